@@ -1,0 +1,1 @@
+//! For build scripts: compiles a guest crate with the right flags.

@@ -1,0 +1,1 @@
+//! The audited channel: bytes in, verdict, record, handler, bytes out.

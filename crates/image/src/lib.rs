@@ -1,0 +1,1 @@
+//! Guest ELF files to checked segments, exports and imports.

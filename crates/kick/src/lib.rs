@@ -1,0 +1,1 @@
+//! Stops a thread that runs a vCPU: one signal, one timer, no retry.

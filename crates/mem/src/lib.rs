@@ -1,0 +1,1 @@
+//! Guest RAM as the host sees it: only ever as copies.

@@ -1,0 +1,1 @@
+//! What a guest function needs: entry, allocator, panic handler, host calls.

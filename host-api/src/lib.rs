@@ -1,0 +1,1 @@
+//! Embeddable micro-VM sandboxes: load a guest image, call its functions.
