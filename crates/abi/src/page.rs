@@ -130,8 +130,7 @@ pub const REQUESTS_OFFSET: usize = 0x800;
 
 /// The offset in the page of the completion with the free-running `index`.
 pub const fn completion_offset(index: u32) -> usize {
-    COMPLETIONS_OFFSET
-        + (index % RING_ENTRIES) as usize * size_of::<record::Completion>()
+    COMPLETIONS_OFFSET + (index % RING_ENTRIES) as usize * size_of::<record::Completion>()
 }
 
 /// The offset in the page of the request with the free-running `index`.

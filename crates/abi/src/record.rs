@@ -9,7 +9,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// A payload comes in two segments whose concatenation is the encoded value: a
 /// head that the guest encoded, and a tail that stays where it was (the bytes
 /// of a last argument or of a result), so that the guest copies nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Request {
     /// Host call: chosen by the guest, comes back in the reply. Return: the id of the call.
@@ -87,7 +89,9 @@ impl TryFrom<u32> for ReturnStatus {
 /// The payload is one contiguous range in [`crate::page::Boot::args`] (calls)
 /// or [`crate::page::Boot::replies`] (replies). Arguments stay valid until the
 /// call returns, a reply until the guest moves its completion head past it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Completion {
     /// Call: chosen by the host. Reply: the id of the request.

@@ -140,12 +140,8 @@ impl<'a> Writer<'a> {
         match shape {
             Shape::Plain(name) => self.text(name),
             Shape::Seq(item) => self.text("[").shape(item).text("]"),
-            Shape::Array(item, len) => {
-                self.text("[").shape(item).text("; ").number(*len).text("]")
-            }
-            Shape::Map(key, value) => {
-                self.text("{").shape(key).text(": ").shape(value).text("}")
-            }
+            Shape::Array(item, len) => self.text("[").shape(item).text("; ").number(*len).text("]"),
+            Shape::Map(key, value) => self.text("{").shape(key).text(": ").shape(value).text("}"),
             Shape::Option(inner) => self.shape(inner).text("?"),
             Shape::Tuple(items) => {
                 let mut writer = self.text("(");
@@ -166,12 +162,7 @@ impl<'a> Writer<'a> {
 
     /// Fields with `": "`, or variants with `""`, where a unit is left out and
     /// a value that is no tuple or struct is put in parentheses.
-    const fn named(
-        mut self,
-        items: &[(&str, &Shape)],
-        between: &str,
-        separator: &str,
-    ) -> Self {
+    const fn named(mut self, items: &[(&str, &Shape)], between: &str, separator: &str) -> Self {
         let mut rest = items;
         while let [(name, shape), tail @ ..] = rest {
             self = self.text(name);

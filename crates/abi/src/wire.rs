@@ -156,11 +156,14 @@ pub fn decode_borrowed<'de, T: serde::Deserialize<'de>>(
 /// Appends a length as postcard does: seven bits a byte, the lowest first.
 pub(crate) fn push_len(head: &mut Vec<u8>, len: usize) {
     let mut rest = len;
-    while rest >= 0x80 {
-        head.push(0x80 | (rest & 0x7f) as u8);
+    loop {
+        let [low, ..] = rest.to_le_bytes();
         rest >>= 7;
+        if rest == 0 {
+            return head.push(low);
+        }
+        head.push(low | 0x80);
     }
-    head.push((rest & 0x7f) as u8);
 }
 
 /// Whether `head` is the encoding of `len` and nothing else.
@@ -233,7 +236,8 @@ mod tests {
         let mut head = vec![0];
         push_len(&mut head, tail.len());
         let value: Result<Vec<u8>, String> = decode(Payload::new(head, tail)).unwrap();
-        assert_eq!(value.unwrap().as_ptr(), address);
+        let bytes = value.unwrap();
+        assert_eq!(bytes.as_ptr(), address);
     }
 
     #[test]

@@ -1,1 +1,110 @@
 //! The KVM backend.
+//!
+//! * [`Kvm`] is /dev/kvm with what is asked of it once: capabilities, CPUID.
+//! * `template.rs` holds the control and shared pages that all partitions of
+//!   an image map through one read-only slot.
+//! * `partition.rs` is one VM and one vCPU: create, run, exits.
+//!
+//! KVM's names, descriptors and errno stop here. There is no interrupt
+//! controller, and no ioctl between two runs: initial registers travel through
+//! `KVM_CAP_SYNC_REGS`, the doorbell's byte lies in the run page.
+//!
+//! Source of facts: <https://docs.kernel.org/virt/kvm/api.html>.
+#![allow(unsafe_code, reason = "map guest memory, and give a signal handler the run page's flag")]
+
+mod partition;
+mod registers;
+mod template;
+
+use std::io;
+use std::sync::Arc;
+
+use cellule_hv::{CreateError, Hypervisor, Plan, Template};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Cap;
+
+/// An open /dev/kvm.
+#[derive(Debug, Clone)]
+pub struct Kvm(Arc<Device>);
+
+/// What all partitions share: the device and what was asked of it once.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) kvm: kvm_ioctls::Kvm,
+    pub(crate) cpuid: CpuId,
+    pub(crate) features: registers::Features,
+}
+
+/// /dev/kvm cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such device.
+    #[error(
+        "/dev/kvm does not exist: load the module (modprobe kvm_intel or kvm_amd); \
+         inside a virtual machine, first enable nested virtualisation for it on its host; \
+         inside a container, pass the device in (--device /dev/kvm)"
+    )]
+    Missing,
+    /// This user may not open it.
+    #[error(
+        "no permission to open /dev/kvm: add this user to the device's group \
+         (usermod -aG kvm $USER, then log in again) or run as a user who may"
+    )]
+    Forbidden,
+    /// The device is there and does not work.
+    #[error("/dev/kvm does not answer as KVM: {0}")]
+    Broken(#[source] io::Error),
+    /// The kernel is too old, or its KVM too small.
+    #[error("this kernel's KVM has no {capability}, which needs Linux 4.18 on x86-64")]
+    Lacking {
+        /// The capability's name.
+        capability: &'static str,
+    },
+}
+
+/// What a partition cannot do without.
+const NEEDED: [(Cap, &str); 4] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+];
+
+impl Kvm {
+    /// Opens /dev/kvm and asks what it can do.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is missing and how to get it.
+    ///
+    /// # Cost
+    ///
+    /// Some 300 us, most of it `KVM_GET_SUPPORTED_CPUID`: once a process.
+    pub fn open() -> Result<Self, OpenError> {
+        let kvm = kvm_ioctls::Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => OpenError::Missing,
+            libc::EACCES | libc::EPERM => OpenError::Forbidden,
+            errno => OpenError::Broken(io::Error::from_raw_os_error(errno)),
+        })?;
+        for (capability, name) in NEEDED {
+            if !kvm.check_extension(capability) {
+                return Err(OpenError::Lacking { capability: name });
+            }
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| OpenError::Broken(error.into()))?;
+        let features = registers::Features::of(cpuid.as_slice());
+        Ok(Self(Arc::new(Device { kvm, cpuid, features })))
+    }
+}
+
+impl Hypervisor for Kvm {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn template(&self, plan: Plan) -> Result<Arc<dyn Template>, CreateError> {
+        Ok(Arc::new(template::KvmTemplate::new(Arc::clone(&self.0), plan)?))
+    }
+}

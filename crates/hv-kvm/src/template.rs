@@ -1,0 +1,56 @@
+//! What all partitions of one image and layout share.
+
+use std::sync::Arc;
+
+use cellule_hv::x86::{Control, PRIVATE_GPA, PRIVATE_RESERVED};
+use cellule_hv::{AddressSpace, CreateError, Partition, Plan, Template};
+use cellule_mem::{MapError, Region, Sealed};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+
+use crate::partition::KvmPartition;
+use crate::{Device, registers};
+
+/// Control pages, shared pages, and the registers to start with.
+#[derive(Debug)]
+pub(crate) struct KvmTemplate {
+    pub(crate) device: Arc<Device>,
+    pub(crate) space: Arc<AddressSpace>,
+    /// The control pages and, behind them, the shared ones: one slot.
+    pub(crate) fixed: Arc<Region>,
+    /// The offset of the shared pages in `fixed`.
+    pub(crate) shared_start: usize,
+    /// The length of a partition's private memory, the exception stack included.
+    pub(crate) private_len: usize,
+    pub(crate) regs: kvm_regs,
+    pub(crate) sregs: kvm_sregs,
+}
+
+impl KvmTemplate {
+    pub(crate) fn new(device: Arc<Device>, plan: Plan) -> Result<Self, CreateError> {
+        let control = Control::build(&plan.space);
+        let pages = Sealed::new(&control.bytes)?;
+        let fixed = Region::read_only(&[&pages, &plan.shared])?;
+        let private = usize::try_from(plan.space.private_len()).unwrap_or(usize::MAX);
+        let private_len = private.saturating_add(PRIVATE_RESERVED);
+        for len in [fixed.len(), private_len] {
+            if len as u64 > PRIVATE_GPA {
+                return Err(MapError::NotPages { len }.into());
+            }
+        }
+        Ok(Self {
+            regs: registers::general(&plan.start),
+            sregs: registers::system(&control, &device.features),
+            device,
+            space: plan.space,
+            fixed: Arc::new(fixed),
+            shared_start: pages.len(),
+            private_len,
+        })
+    }
+}
+
+impl Template for KvmTemplate {
+    fn partition(&self) -> Result<Box<dyn Partition>, CreateError> {
+        Ok(Box::new(KvmPartition::new(self)?))
+    }
+}

@@ -1,0 +1,380 @@
+//! The supervisor pages of an x86-64 partition, as bytes.
+//!
+//! Page tables, GDT, IDT, TSS and exception stubs are computed here, before
+//! the first instruction, and never change: the accessed and dirty bits are
+//! set already, so the processor has no reason to write to them, and they can
+//! lie in read-only memory that many VMs share.
+//!
+//! ```text
+//!  guest virtual                     guest physical
+//!  supervisor + 0 tables  R--  <---  CONTROL_GPA + 0    GDT, TSS, IDT
+//!  supervisor + 1 stubs   R-X  <---  CONTROL_GPA + 1    32 exception stubs
+//!  supervisor + 2 stack   RW-  <---  PRIVATE_GPA + 0    exception frames
+//!  (not mapped)                      CONTROL_GPA + 2..  page tables
+//!  Backing::Shared(n)          <---  behind the page tables + n
+//!  Backing::Private(n)         <---  PRIVATE_GPA + 1 page + n
+//! ```
+//!
+//! All of the numbers are from the Intel SDM, volume 3: chapters 3 (segments),
+//! 5 (paging), 7 (exceptions), 9.7 (TSS), and volume 1, 20.5 (I/O bitmap).
+
+use cellule_abi::doorbell::DOORBELL_PORT;
+
+use crate::exit::{Fault, PAGE_FAULT, has_error_code};
+use crate::space::{AddressSpace, Backing, Gva, Mapping, PAGE_BYTES, Protection};
+
+/// Where the control pages are, in guest physical memory; shared pages follow.
+pub const CONTROL_GPA: u64 = 0;
+/// Where the private memory is: 4 GiB up, beyond all that may be shared.
+pub const PRIVATE_GPA: u64 = 1 << 32;
+/// Exception stub `n` writes a byte to this port plus `n`. Ring 3 cannot.
+pub const FAULT_PORT: u16 = 0x20;
+/// The number of exceptions.
+pub const VECTORS: u8 = 32;
+/// The offset in the private memory of what [`exception_frame`] reads.
+pub const FRAME_OFFSET: usize = PAGE_BYTES as usize - FRAME_BYTES;
+/// The length of what [`exception_frame`] reads: error code, RIP, CS, RFLAGS, RSP, SS.
+pub const FRAME_BYTES: usize = 48;
+/// The private memory's own page: the exception stack.
+pub const PRIVATE_RESERVED: usize = PAGE_BYTES as usize;
+
+/// Selectors of ring 3, with their requested privilege level.
+pub const USER_DATA: u16 = 3 << 3 | 3;
+/// See [`USER_DATA`].
+pub const USER_CODE: u16 = 4 << 3 | 3;
+/// The selector of the task state segment.
+pub const TASK: u16 = 5 << 3;
+const KERNEL_CODE: u16 = 1 << 3;
+
+const TABLES: u64 = 0;
+const STUBS: u64 = PAGE_BYTES;
+const EXCEPTION_STACK: u64 = 2 * PAGE_BYTES;
+const TSS_OFFSET: usize = 0x100;
+const IDT_OFFSET: usize = 0x200;
+/// The task state segment up to and including its I/O bitmap: 104 bytes, then
+/// one byte for ports 0 to 7, then the terminating byte of ones.
+const TSS_BYTES: u16 = 104 + 2;
+const STUB_BYTES: u64 = 16;
+
+/// Control pages, and where the processor must be told to look for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The pages; their first byte is at [`CONTROL_GPA`].
+    pub bytes: Vec<u8>,
+    /// Guest physical address of the root page table, for CR3.
+    pub root: u64,
+    /// Guest virtual address of the GDT.
+    pub gdt: Gva,
+    /// The GDT's limit.
+    pub gdt_limit: u16,
+    /// Guest virtual address of the IDT.
+    pub idt: Gva,
+    /// The IDT's limit.
+    pub idt_limit: u16,
+    /// Guest virtual address of the TSS.
+    pub tss: Gva,
+    /// The TSS's limit.
+    pub tss_limit: u16,
+}
+
+impl Control {
+    /// Builds the control pages of an address space.
+    ///
+    /// # Cost
+    ///
+    /// Eight bytes for every page that is mapped, plus some pages.
+    pub fn build(space: &AddressSpace) -> Self {
+        let supervisor = space.supervisor();
+        let mut builder = Builder::new();
+        builder.tables_page(supervisor);
+        builder.stubs_page();
+        // The shared pages lie behind the control pages, whose number follows
+        // from the addresses alone: build once to count, then for good.
+        let count = PageTables::new(space, 0).pages.len() as u64;
+        let shared_gpa = CONTROL_GPA + (2 + count) * PAGE_BYTES;
+        let tables = PageTables::new(space, shared_gpa);
+        let root = tables.gpa(0);
+        builder.bytes.extend(tables.pages.iter().flatten().flat_map(|entry| entry.to_le_bytes()));
+        Self {
+            bytes: builder.bytes,
+            root,
+            gdt: Gva(supervisor.0 + TABLES),
+            gdt_limit: 7 * 8 - 1,
+            idt: Gva(supervisor.0 + TABLES + IDT_OFFSET as u64),
+            idt_limit: u16::from(VECTORS) * 16 - 1,
+            tss: Gva(supervisor.0 + TABLES + TSS_OFFSET as u64),
+            tss_limit: TSS_BYTES - 1,
+        }
+    }
+}
+
+/// Reads what the processor pushed when ring 3 faulted. `bytes` are a copy of
+/// [`FRAME_BYTES`] at [`FRAME_OFFSET`]; ring 3 cannot write there.
+pub fn exception_frame(vector: u8, bytes: &[u8; FRAME_BYTES], cr2: u64) -> Fault {
+    let words: &[[u8; 8]] = bytes.as_chunks().0;
+    let word = |index: usize| words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
+    let code = if has_error_code(vector) { word(0) } else { 0 };
+    Fault {
+        vector,
+        error_code: u32::try_from(code & 0xffff_ffff).unwrap_or(0),
+        address: (vector == PAGE_FAULT).then_some(Gva(cr2)),
+        rip: Gva(word(1)),
+        rsp: Gva(word(4)),
+    }
+}
+
+/// Writes the first two pages.
+struct Builder {
+    bytes: Vec<u8>,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self { bytes: Vec::with_capacity(16 * PAGE_BYTES as usize) }
+    }
+
+    /// Pads to an offset, and writes there.
+    fn at(&mut self, offset: usize, bytes: &[u8]) {
+        debug_assert!(self.bytes.len() <= offset, "the parts are in order");
+        self.bytes.resize(offset, 0);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn tables_page(&mut self, supervisor: Gva) {
+        let tss = supervisor.0 + TABLES + TSS_OFFSET as u64;
+        for descriptor in gdt(tss) {
+            self.bytes.extend_from_slice(&descriptor.to_le_bytes());
+        }
+        let stack_top = supervisor.0 + EXCEPTION_STACK + PAGE_BYTES;
+        self.at(TSS_OFFSET, &task_state(stack_top));
+        self.at(IDT_OFFSET, &[]);
+        for vector in 0..VECTORS {
+            let stub = supervisor.0 + STUBS + u64::from(vector) * STUB_BYTES;
+            self.bytes.extend_from_slice(&interrupt_gate(stub).to_le_bytes());
+        }
+        self.at(PAGE_BYTES as usize, &[]);
+    }
+
+    fn stubs_page(&mut self) {
+        for port in (FAULT_PORT..).take(usize::from(VECTORS)) {
+            let [port, _] = port.to_le_bytes();
+            // out port, al; hlt; jmp to the hlt. Three instructions, as ring 0
+            // is interpreted on some machines; only the first ever runs.
+            self.bytes.extend_from_slice(&[0xe6, port, 0xf4, 0xeb, 0xfd]);
+            self.bytes.resize(self.bytes.len() + STUB_BYTES as usize - 5, 0xcc);
+        }
+        self.at(2 * PAGE_BYTES as usize, &[]);
+    }
+}
+
+/// SDM 3.4.5 and 9.2.3. Accessed (and the TSS's busy) bits are set beforehand.
+fn gdt(tss: u64) -> [u64; 7] {
+    const KERNEL_CODE_64: u64 = 0x00af_9b00_0000_ffff;
+    const KERNEL_DATA: u64 = 0x00cf_9300_0000_ffff;
+    const USER_DATA_FLAT: u64 = 0x00cf_f300_0000_ffff;
+    const USER_CODE_64: u64 = 0x00af_fb00_0000_ffff;
+    const BUSY_TSS: u64 = 0x8b << 40;
+    let limit = u64::from(TSS_BYTES - 1);
+    let low = limit | (tss & 0xff_ffff) << 16 | BUSY_TSS | (tss >> 24 & 0xff) << 56;
+    [0, KERNEL_CODE_64, KERNEL_DATA, USER_DATA_FLAT, USER_CODE_64, low, tss >> 32]
+}
+
+/// SDM 9.7: RSP0 at 4, the I/O map base at 102; a clear bit opens a port.
+fn task_state(stack_top: u64) -> [u8; TSS_BYTES as usize] {
+    const { assert!(DOORBELL_PORT < 8, "the bitmap has one byte") };
+    let mut tss = [0; TSS_BYTES as usize];
+    let fields: [(usize, &[u8]); 3] = [
+        (4, &stack_top.to_le_bytes()),
+        (102, &104_u16.to_le_bytes()),
+        (104, &[!(1 << DOORBELL_PORT), 0xff]),
+    ];
+    for (offset, bytes) in fields {
+        tss.iter_mut().skip(offset).zip(bytes).for_each(|(to, from)| *to = *from);
+    }
+    tss
+}
+
+/// SDM 7.14.1: a present 64-bit interrupt gate of privilege level 0.
+fn interrupt_gate(stub: u64) -> u128 {
+    let low =
+        stub & 0xffff | u64::from(KERNEL_CODE) << 16 | 0x8e00 << 32 | (stub >> 16 & 0xffff) << 48;
+    u128::from(low) | u128::from(stub >> 32) << 64
+}
+
+/// Four-level page tables, in the order in which they were needed.
+struct PageTables {
+    pages: Vec<[u64; 512]>,
+}
+
+// SDM 5.5.4, the bits of an entry.
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+impl PageTables {
+    fn new(space: &AddressSpace, shared_gpa: u64) -> Self {
+        let mut tables = Self { pages: vec![[0; 512]] };
+        for mapping in space.mappings() {
+            tables.map(mapping, shared_gpa);
+        }
+        let Gva(supervisor) = space.supervisor();
+        tables.entry(supervisor + TABLES, CONTROL_GPA, NO_EXECUTE);
+        tables.entry(supervisor + STUBS, CONTROL_GPA + PAGE_BYTES, 0);
+        tables.entry(supervisor + EXCEPTION_STACK, PRIVATE_GPA, WRITABLE | NO_EXECUTE);
+        tables
+    }
+
+    fn map(&mut self, mapping: &Mapping, shared_gpa: u64) {
+        let gpa = match mapping.backing {
+            Backing::Shared(offset) => shared_gpa + offset,
+            Backing::Private(offset) => PRIVATE_GPA + PRIVATE_RESERVED as u64 + offset,
+        };
+        let bits = USER
+            | match mapping.protection {
+                Protection::Read => NO_EXECUTE,
+                Protection::ReadExecute => 0,
+                Protection::ReadWrite => WRITABLE | NO_EXECUTE,
+            };
+        for page in 0..mapping.len / PAGE_BYTES {
+            let offset = page * PAGE_BYTES;
+            self.entry(mapping.gva.0 + offset, gpa + offset, bits);
+        }
+    }
+
+    /// Maps one page, making the tables above it where they are missing.
+    fn entry(&mut self, gva: u64, gpa: u64, bits: u64) {
+        let index = |level: u32| usize::try_from(gva >> (12 + 9 * level) & 511).unwrap_or(0);
+        let mut table = 0;
+        for level in [3, 2, 1] {
+            table = self.below(table, index(level));
+        }
+        self.set(table, index(0), gpa | bits | PRESENT | ACCESSED | DIRTY);
+    }
+
+    /// The table that an entry leads to. Its own bits forbid nothing.
+    fn below(&mut self, table: usize, index: usize) -> usize {
+        let entry = self.pages.get(table).and_then(|page| page.get(index)).copied().unwrap_or(0);
+        if entry & PRESENT != 0 {
+            let page = ((entry & ADDRESS) - self.gpa(0)) / PAGE_BYTES;
+            return usize::try_from(page).unwrap_or(0);
+        }
+        let new = self.pages.len();
+        self.pages.push([0; 512]);
+        self.set(table, index, self.gpa(new) | PRESENT | WRITABLE | USER | ACCESSED);
+        new
+    }
+
+    fn set(&mut self, table: usize, index: usize, entry: u64) {
+        if let Some(slot) = self.pages.get_mut(table).and_then(|page| page.get_mut(index)) {
+            *slot = entry;
+        }
+    }
+
+    /// Guest physical address of a table: they follow the first two pages.
+    fn gpa(&self, table: usize) -> u64 {
+        CONTROL_GPA + (2 + table as u64) * PAGE_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> AddressSpace {
+        let mapping = |name, gva, pages, protection, backing| Mapping {
+            name,
+            gva: Gva(gva),
+            len: pages * PAGE_BYTES,
+            protection,
+            backing,
+        };
+        let mappings = vec![
+            mapping("text", 0x40_0000, 2, Protection::ReadExecute, Backing::Shared(0)),
+            mapping("data", 0x40_2000, 1, Protection::ReadWrite, Backing::Private(0)),
+            mapping("heap", 0x8000_0000, 65536, Protection::ReadWrite, Backing::Private(4096)),
+        ];
+        AddressSpace::new(mappings, Gva(0x40_4000)).unwrap()
+    }
+
+    /// Walks the tables as the processor does.
+    fn walk(control: &Control, gva: u64) -> Option<u64> {
+        let mut table = control.root;
+        let mut entry = 0;
+        for level in [3, 2, 1, 0] {
+            let index = gva >> (12 + 9 * level) & 511;
+            let at = usize::try_from(table + index * 8 - CONTROL_GPA).unwrap();
+            entry = u64::from_le_bytes(control.bytes[at..at + 8].try_into().unwrap());
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            table = entry & ADDRESS;
+        }
+        Some(entry)
+    }
+
+    #[test]
+    fn every_page_has_the_protection_that_was_asked_for() {
+        let control = Control::build(&space());
+        let bits = |gva| walk(&control, gva).map(|entry| entry & (WRITABLE | USER | NO_EXECUTE));
+        assert_eq!(bits(0x40_0000), Some(USER));
+        assert_eq!(bits(0x40_2000), Some(USER | WRITABLE | NO_EXECUTE));
+        assert_eq!(bits(0x8000_0000 + 65535 * PAGE_BYTES), Some(USER | WRITABLE | NO_EXECUTE));
+        assert_eq!(bits(0x40_4000), Some(NO_EXECUTE), "tables are the supervisor's, read-only");
+        assert_eq!(bits(0x40_5000), Some(0), "stubs are the supervisor's, executable");
+        assert_eq!(bits(0x40_6000), Some(WRITABLE | NO_EXECUTE));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_not_mapped() {
+        let control = Control::build(&space());
+        for gva in [0, 0x1000, 0x3f_f000, 0x40_3000, 0x40_7000, 0x7fff_f000, 0x9000_0000] {
+            assert_eq!(walk(&control, gva), None, "{gva:#x} should NOT be mapped");
+        }
+    }
+
+    #[test]
+    fn shared_pages_lie_behind_the_control_pages_and_private_ones_behind_the_stack() {
+        let control = Control::build(&space());
+        let shared = walk(&control, 0x40_1000).unwrap() & ADDRESS;
+        assert_eq!(shared, CONTROL_GPA + control.bytes.len() as u64 + PAGE_BYTES);
+        let data = walk(&control, 0x40_2000).unwrap() & ADDRESS;
+        assert_eq!(data, PRIVATE_GPA + PAGE_BYTES);
+    }
+
+    #[test]
+    fn no_page_is_both_writable_and_executable_and_none_needs_its_bits_set() {
+        let control = Control::build(&space());
+        for gva in (0..0x100_0000).chain(0x8000_0000..0x8010_0000).step_by(4096) {
+            let Some(entry) = walk(&control, gva) else { continue };
+            assert!(entry & WRITABLE == 0 || entry & NO_EXECUTE != 0, "{gva:#x} should NOT be W+X");
+            assert_eq!(entry & (ACCESSED | DIRTY), ACCESSED | DIRTY);
+        }
+    }
+
+    #[test]
+    fn the_io_bitmap_opens_one_port() {
+        let control = Control::build(&space());
+        let bitmap = &control.bytes[TSS_OFFSET + 104..][..2];
+        assert_eq!(bitmap, [0b1111_1101, 0xff]);
+        assert_eq!(usize::from(control.tss_limit), 105, "ports above 15 are beyond the limit");
+    }
+
+    #[test]
+    fn a_frame_is_read_as_the_processor_writes_it() {
+        let mut bytes = [0; FRAME_BYTES];
+        for (index, value) in [0x6_u64, 0x40_1234, 0x23, 0x202, 0x50_0ff8, 0x1b].iter().enumerate()
+        {
+            bytes[index * 8..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        let fault = exception_frame(14, &bytes, 0xdead_b000);
+        assert_eq!((fault.rip, fault.rsp), (Gva(0x40_1234), Gva(0x50_0ff8)));
+        assert_eq!((fault.error_code, fault.address), (6, Some(Gva(0xdead_b000))));
+        assert_eq!(fault.attempt(), "write");
+        let fault = exception_frame(6, &bytes, 0xdead_b000);
+        assert_eq!((fault.error_code, fault.address), (0, None), "#UD has neither");
+    }
+}

@@ -1,0 +1,168 @@
+//! Mappings of anonymous memory and of sealed files in memory.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::NonNull;
+
+use crate::PAGE_BYTES;
+
+/// Memory could not be had from the operating system.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The address space or the memory is exhausted, or a limit was reached.
+    #[error("cannot map {len} bytes of guest memory: {source}")]
+    Map {
+        /// The length that was asked for, in bytes.
+        len: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file in memory could not be made, filled or sealed.
+    #[error("cannot make a sealed memory file of {len} bytes: {source}")]
+    Seal {
+        /// The length that was asked for, in bytes.
+        len: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The length is zero or not a whole number of pages.
+    #[error("{len} bytes are not a positive number of {PAGE_BYTES}-byte pages")]
+    NotPages {
+        /// The length that was asked for, in bytes.
+        len: usize,
+    },
+}
+
+/// Bytes in physical pages that nobody can change any more, this process included.
+#[derive(Debug)]
+pub struct Sealed {
+    file: File,
+    len: usize,
+}
+
+impl Sealed {
+    /// Copies `bytes` into new pages, zero-filled to the end of the last, and
+    /// seals them against writing, shrinking and growing.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] if `bytes` is empty or the system refuses.
+    ///
+    /// # Cost
+    ///
+    /// Five system calls and one copy.
+    pub fn new(bytes: &[u8]) -> Result<Self, MapError> {
+        let len = bytes.len().next_multiple_of(PAGE_BYTES);
+        if len == 0 {
+            return Err(MapError::NotPages { len });
+        }
+        Self::filled(bytes, len).map_err(|source| MapError::Seal { len, source })
+    }
+
+    fn filled(bytes: &[u8], len: usize) -> io::Result<Self> {
+        const SEALS: i32 =
+            libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a terminated string; the call has no other argument.
+        let fd = unsafe { libc::memfd_create(c"cellule".as_ptr(), flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: memfd_create returned this descriptor, and nobody else owns it.
+        let mut file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(len as u64)?;
+        file.write_all(bytes)?;
+        // SAFETY: the descriptor is open; F_ADD_SEALS takes an int.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { file, len })
+    }
+
+    /// The length in bytes: whole pages.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a sealed file has at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// A range of this process's address space, unmapped when dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pub(crate) start: NonNull<u8>,
+    pub(crate) len: usize,
+}
+
+// SAFETY: a mapping is an address range of the process, not of a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: nothing is reachable through a shared `Mapping` but by the functions
+// of `copy.rs`, which tolerate concurrent access.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Zeroed private memory whose pages exist once they are touched.
+    ///
+    /// Without huge pages: one touched byte must not cost 2 MiB.
+    pub(crate) fn demand_zero(len: usize) -> Result<Self, MapError> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let mapping = Self::reserve(len, protection)?;
+        // SAFETY: the range was mapped just now; advice does not change contents.
+        // Where the kernel knows no huge pages it refuses, which is as good.
+        unsafe { libc::madvise(mapping.start.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) };
+        Ok(mapping)
+    }
+
+    /// The parts one after another, read-only.
+    pub(crate) fn stitched(parts: &[&Sealed]) -> Result<Self, MapError> {
+        let len = parts.iter().map(|part| part.len).sum();
+        let mapping = Self::reserve(len, libc::PROT_NONE)?;
+        let mut offset = 0;
+        for part in parts {
+            mapping.overlay(offset, part)?;
+            offset += part.len;
+        }
+        Ok(mapping)
+    }
+
+    fn reserve(len: usize, protection: i32) -> Result<Self, MapError> {
+        if len == 0 || !len.is_multiple_of(PAGE_BYTES) {
+            return Err(MapError::NotPages { len });
+        }
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping where the kernel likes touches nothing that exists.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        match NonNull::new(start.cast::<u8>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { start, len }),
+            _ => Err(MapError::Map { len, source: io::Error::last_os_error() }),
+        }
+    }
+
+    /// Maps all of `part` over this mapping at `offset`, where it must fit.
+    fn overlay(&self, offset: usize, part: &Sealed) -> Result<(), MapError> {
+        debug_assert!(offset + part.len <= self.len, "stitched() sums the lengths");
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        let fd = part.file.as_raw_fd();
+        // SAFETY: offset + part.len is at most self.len, so this stays in the range.
+        let at = unsafe { self.start.as_ptr().add(offset) };
+        // SAFETY: MAP_FIXED replaces pages of our own reservation only, and
+        // nobody has a pointer into it yet; the file is open and that long.
+        let mapped = unsafe { libc::mmap(at.cast(), part.len, libc::PROT_READ, flags, fd, 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(MapError::Map { len: part.len, source: io::Error::last_os_error() });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `reserve` with this length, and its
+        // owner goes: no copy can be under way, as copies borrow the mapping.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}

@@ -1,0 +1,222 @@
+//! `Region`: memory that a guest runs in.
+
+use crate::map::{MapError, Mapping, Sealed};
+use crate::{PAGE_BYTES, copy};
+
+/// Memory that a guest runs in, mapped in this process for as long as the
+/// region lives.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let region = cellule_mem::Region::demand_zero(256 << 20)?;
+/// region.write(4096, b"hello")?;
+/// assert_eq!(region.read_vec(4094, 7)?, b"\0\0hello");
+/// assert!(region.read_vec(region.len() - 1, 2).is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Region {
+    mapping: Mapping,
+    writable: bool,
+}
+
+/// Where a region is mapped, for the backend that tells the hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPtr(pub u64);
+
+/// A range that is not within its region, or not writable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at offset {offset:#x} are outside of a region of {limit} bytes")]
+pub struct OutOfBounds {
+    /// Where the range starts, in bytes from the start of the region.
+    pub offset: usize,
+    /// The length of the range in bytes.
+    pub len: usize,
+    /// How many bytes of the region may be accessed so.
+    pub limit: usize,
+}
+
+impl Region {
+    /// Maps `len` bytes of zeros, which take memory once they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] if `len` is not a positive number of pages or the system refuses.
+    ///
+    /// # Cost
+    ///
+    /// Two system calls, whatever the length.
+    pub fn demand_zero(len: usize) -> Result<Self, MapError> {
+        Ok(Self { mapping: Mapping::demand_zero(len)?, writable: true })
+    }
+
+    /// Maps sealed pages one part after another; writes are refused.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] if there is no part or the system refuses.
+    pub fn read_only(parts: &[&Sealed]) -> Result<Self, MapError> {
+        Ok(Self { mapping: Mapping::stitched(parts)?, writable: false })
+    }
+
+    /// The length in bytes: whole pages.
+    pub fn len(&self) -> usize {
+        self.mapping.len
+    }
+
+    /// Never: a region has at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.mapping.len == 0
+    }
+
+    /// Whether the host, and so the guest, may write to it.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Where the hypervisor finds it. The address is valid while the region lives.
+    pub fn host_ptr(&self) -> HostPtr {
+        HostPtr(self.mapping.start.as_ptr() as u64)
+    }
+
+    /// Fills `to` with a copy of the bytes from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], and nothing was copied.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfBounds> {
+        let from = self.checked(offset, to.len(), self.len())?;
+        // SAFETY: `checked` found the range within the mapping; `to` is a
+        // buffer of the host's, which no guest region overlaps.
+        unsafe { copy::bytes(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Returns a copy of `len` bytes from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`], before anything is allocated.
+    ///
+    /// # Cost
+    ///
+    /// One allocation and one copy; the buffer is not zeroed first.
+    pub fn read_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, OutOfBounds> {
+        let from = self.checked(offset, len, self.len())?;
+        let mut bytes = Vec::with_capacity(len);
+        // SAFETY: `checked` found the range within the mapping; the vector has
+        // room for `len` bytes and is new, so nothing overlaps it.
+        unsafe { copy::bytes(from, bytes.as_mut_ptr(), len) };
+        // SAFETY: `len` is within the capacity, and so many bytes were written.
+        unsafe { bytes.set_len(len) };
+        Ok(bytes)
+    }
+
+    /// Copies `from` to `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if the range is not within a writable region.
+    pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), OutOfBounds> {
+        let to = self.checked(offset, from.len(), self.writable_len())?;
+        // SAFETY: `checked` found the range within the mapping, which is
+        // writable; `from` is memory of the host's, which no region overlaps.
+        unsafe { copy::bytes(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    /// Reads the aligned word at `offset`, with acquire ordering.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if it is not aligned or not within the region.
+    pub fn load_u32(&self, offset: usize) -> Result<u32, OutOfBounds> {
+        let at = self.word(offset, self.len())?;
+        // SAFETY: `word` checked bounds and alignment.
+        Ok(unsafe { copy::load_u32(at) })
+    }
+
+    /// Writes the aligned word at `offset`, with release ordering.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if it is not aligned or not within a writable region.
+    pub fn store_u32(&self, offset: usize, value: u32) -> Result<(), OutOfBounds> {
+        let at = self.word(offset, self.writable_len())?;
+        // SAFETY: `word` checked bounds and alignment, and writability by the limit.
+        unsafe { copy::store_u32(at, value) };
+        Ok(())
+    }
+
+    fn writable_len(&self) -> usize {
+        if self.writable { self.len() } else { 0 }
+    }
+
+    fn checked(&self, offset: usize, len: usize, limit: usize) -> Result<*mut u8, OutOfBounds> {
+        match offset.checked_add(len) {
+            // SAFETY: offset is at most the limit, which is at most the length
+            // of the mapping: one past the end at the furthest.
+            Some(end) if end <= limit => Ok(unsafe { self.mapping.start.as_ptr().add(offset) }),
+            _ => Err(OutOfBounds { offset, len, limit }),
+        }
+    }
+
+    fn word(&self, offset: usize, limit: usize) -> Result<*mut u32, OutOfBounds> {
+        if !offset.is_multiple_of(align_of::<u32>()) {
+            return Err(OutOfBounds { offset, len: size_of::<u32>(), limit });
+        }
+        self.checked(offset, size_of::<u32>(), limit).map(<*mut u8>::cast)
+    }
+}
+
+const _: () = assert!(PAGE_BYTES.is_multiple_of(align_of::<u32>()), "regions are word-aligned");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_range_beyond_the_end_is_accessible() {
+        let region = Region::demand_zero(PAGE_BYTES).unwrap();
+        let bad = [(PAGE_BYTES, 1), (PAGE_BYTES - 1, 2), (usize::MAX, 1), (1, usize::MAX)];
+        for (offset, len) in bad {
+            let expected = OutOfBounds { offset, len, limit: PAGE_BYTES };
+            assert_eq!(region.read_vec(offset, len), Err(expected));
+        }
+        assert!(region.read(PAGE_BYTES, &mut []).is_ok(), "nothing at the very end is in range");
+        assert!(region.write(PAGE_BYTES - 1, &[1, 2]).is_err());
+        assert!(region.load_u32(PAGE_BYTES).is_err());
+        assert!(region.load_u32(2).is_err(), "a word that is not aligned is no word");
+    }
+
+    #[test]
+    fn sealed_pages_are_read_back_and_refuse_writes() {
+        let first = Sealed::new(b"first").unwrap();
+        let second = Sealed::new(&vec![7; PAGE_BYTES + 1]).unwrap();
+        let region = Region::read_only(&[&first, &second]).unwrap();
+        assert_eq!(region.len(), 3 * PAGE_BYTES);
+        assert_eq!(region.read_vec(0, 6).unwrap(), b"first\0");
+        assert_eq!(region.read_vec(2 * PAGE_BYTES, 2).unwrap(), [7, 0]);
+        assert_eq!(region.write(0, &[1]).unwrap_err().limit, 0);
+        assert!(region.store_u32(0, 1).is_err());
+    }
+
+    #[test]
+    fn lengths_that_are_not_pages_are_refused() {
+        for len in [0, 1, PAGE_BYTES + 1] {
+            assert!(matches!(Region::demand_zero(len), Err(MapError::NotPages { .. })));
+        }
+        assert!(matches!(Sealed::new(&[]), Err(MapError::NotPages { len: 0 })));
+    }
+
+    #[test]
+    fn a_copy_under_a_concurrent_writer_ends_and_keeps_its_length() {
+        let region = Region::demand_zero(PAGE_BYTES).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..=255).for_each(|n| region.write(0, &[n; 64]).unwrap()));
+            for _ in 0..1000 {
+                assert_eq!(region.read_vec(0, 64).unwrap().len(), 64);
+            }
+        });
+    }
+}
