@@ -32,11 +32,11 @@ pub const FAULT_PORT: u16 = 0x20;
 /// The number of exceptions.
 pub const VECTORS: u8 = 32;
 /// The offset in the private memory of what [`exception_frame`] reads.
-pub const FRAME_OFFSET: usize = PAGE_BYTES as usize - FRAME_BYTES;
+pub const FRAME_OFFSET: usize = PAGE - FRAME_BYTES;
 /// The length of what [`exception_frame`] reads: error code, RIP, CS, RFLAGS, RSP, SS.
 pub const FRAME_BYTES: usize = 48;
 /// The private memory's own page: the exception stack.
-pub const PRIVATE_RESERVED: usize = PAGE_BYTES as usize;
+pub const PRIVATE_RESERVED: usize = PAGE;
 
 /// Selectors of ring 3, with their requested privilege level.
 pub const USER_DATA: u16 = 3 << 3 | 3;
@@ -46,6 +46,7 @@ pub const USER_CODE: u16 = 4 << 3 | 3;
 pub const TASK: u16 = 5 << 3;
 const KERNEL_CODE: u16 = 1 << 3;
 
+const PAGE: usize = cellule_abi::PAGE_BYTES;
 const TABLES: u64 = 0;
 const STUBS: u64 = PAGE_BYTES;
 const EXCEPTION_STACK: u64 = 2 * PAGE_BYTES;
@@ -54,7 +55,7 @@ const IDT_OFFSET: usize = 0x200;
 /// The task state segment up to and including its I/O bitmap: 104 bytes, then
 /// one byte for ports 0 to 7, then the terminating byte of ones.
 const TSS_BYTES: u16 = 104 + 2;
-const STUB_BYTES: u64 = 16;
+const STUB_BYTES: usize = 16;
 
 /// Control pages, and where the processor must be told to look for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +131,7 @@ struct Builder {
 
 impl Builder {
     fn new() -> Self {
-        Self { bytes: Vec::with_capacity(16 * PAGE_BYTES as usize) }
+        Self { bytes: Vec::with_capacity(16 * PAGE) }
     }
 
     /// Pads to an offset, and writes there.
@@ -149,10 +150,10 @@ impl Builder {
         self.at(TSS_OFFSET, &task_state(stack_top));
         self.at(IDT_OFFSET, &[]);
         for vector in 0..VECTORS {
-            let stub = supervisor.0 + STUBS + u64::from(vector) * STUB_BYTES;
+            let stub = supervisor.0 + STUBS + u64::from(vector) * STUB_BYTES as u64;
             self.bytes.extend_from_slice(&interrupt_gate(stub).to_le_bytes());
         }
-        self.at(PAGE_BYTES as usize, &[]);
+        self.at(PAGE, &[]);
     }
 
     fn stubs_page(&mut self) {
@@ -161,9 +162,9 @@ impl Builder {
             // out port, al; hlt; jmp to the hlt. Three instructions, as ring 0
             // is interpreted on some machines; only the first ever runs.
             self.bytes.extend_from_slice(&[0xe6, port, 0xf4, 0xeb, 0xfd]);
-            self.bytes.resize(self.bytes.len() + STUB_BYTES as usize - 5, 0xcc);
+            self.bytes.resize(self.bytes.len() + STUB_BYTES - 5, 0xcc);
         }
-        self.at(2 * PAGE_BYTES as usize, &[]);
+        self.at(2 * PAGE, &[]);
     }
 }
 

@@ -1,0 +1,134 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::audit::{MemorySink, Record, Trail};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not there")]
+struct NotThere;
+
+/// Counts calls, so that a test can tell that there was none.
+fn channel(policy: Policy) -> (Channel, Trail, Arc<AtomicU32>) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&calls);
+    let double = move |n: u32| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        u64::from(n) * 2
+    };
+    let functions = vec![
+        HostFunction::new("double", double),
+        HostFunction::new("panics", || -> u32 { panic!("on purpose") }),
+        HostFunction::new("long", |n: u32| vec![7_u8; n as usize]),
+    ];
+    let (sink, trail) = MemorySink::new(100);
+    (Channel::new(policy, functions, 64, Box::new(sink), 1), trail, calls)
+}
+
+fn request(function: u32, head_len: u32) -> Request {
+    Request { id: 5, op: 1, function, head_len, ..Default::default() }
+}
+
+fn serve(
+    channel: &mut Channel,
+    function: u32,
+    bytes: &[u8],
+) -> Result<Result<Vec<u8>, HostError>, ServeError<NotThere>> {
+    let request = request(function, u32::try_from(bytes.len()).unwrap());
+    let answer = channel.serve(&request, || Ok(Payload::new(bytes.to_vec(), vec![])));
+    answer.map(|reply| reply.map(|reply| reply.segments().concat()))
+}
+
+fn events(trail: &Trail) -> Vec<Event> {
+    trail.records().into_iter().map(|Record { event, .. }| event).collect()
+}
+
+#[test]
+fn an_allowed_call_is_opened_served_and_closed() {
+    let (mut channel, trail, calls) = channel(Policy::deny_all().allow("double"));
+    assert_eq!(serve(&mut channel, 0, &[21]), Ok(Ok(vec![42])));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let events = events(&trail);
+    assert!(matches!(events[0], Event::HostCallOpened { verdict: Verdict::Allow, .. }));
+    let outcome = Outcome::Replied { bytes: 1 };
+    assert!(
+        matches!(events[1], Event::HostCallClosed { request: 5, outcome: o, .. } if o == outcome)
+    );
+}
+
+#[test]
+fn a_registered_function_is_denied_unless_the_policy_names_it() {
+    let (mut channel, trail, calls) = channel(Policy::deny_all().allow("long"));
+    let request = request(0, 1);
+    let unread =
+        || -> Result<Payload, NotThere> { panic!("a denied call's arguments are not read") };
+    let answer = channel.serve(&request, unread).unwrap();
+    assert_eq!(answer.unwrap_err(), HostError::Denied);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    let deny = Verdict::Deny(HostError::Denied);
+    let events = events(&trail);
+    assert!(matches!(&events[..], [Event::HostCallOpened { verdict, .. }] if *verdict == deny));
+}
+
+#[test]
+fn every_bad_call_has_its_own_code_and_a_record() {
+    let all = Policy::deny_all().allow("double").allow("long");
+    let (mut channel, trail, calls) = channel(all);
+    assert_eq!(serve(&mut channel, 3, &[]), Ok(Err(HostError::UnknownFunction)));
+    assert_eq!(serve(&mut channel, u32::MAX, &[]), Ok(Err(HostError::UnknownFunction)));
+    assert_eq!(serve(&mut channel, 0, &[0; 65]), Ok(Err(HostError::ArgumentsTooLarge)));
+    assert_eq!(serve(&mut channel, 0, &[1, 2]), Ok(Err(HostError::BadArguments)));
+    assert_eq!(serve(&mut channel, 0, &[]), Ok(Err(HostError::BadArguments)));
+    assert_eq!(serve(&mut channel, 2, &[64]), Ok(Err(HostError::ResultTooLarge)));
+    assert_eq!(serve(&mut channel, 2, &[63]).unwrap().unwrap().len(), 64, "exactly the limit");
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    assert_eq!(events(&trail).len(), 3 + 2 * 4);
+}
+
+#[test]
+fn a_panic_in_a_host_function_is_recorded_and_ends_the_guest() {
+    let (mut channel, trail, _) = channel(Policy::deny_all().allow("panics"));
+    let error = serve(&mut channel, 1, &[]).unwrap_err();
+    assert_eq!(error.to_string(), "the host function panics panicked");
+    let last = events(&trail).pop();
+    assert!(matches!(last, Some(Event::HostCallClosed { outcome: Outcome::Panicked, .. })));
+}
+
+#[test]
+fn arguments_that_are_not_there_are_recorded_and_end_the_guest() {
+    let (mut channel, trail, calls) = channel(Policy::deny_all().allow("double"));
+    let answer = channel.serve(&request(0, 1), || Err(NotThere));
+    assert_eq!(answer.unwrap_err(), ServeError::Fetch(NotThere));
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    let last = events(&trail).pop();
+    assert!(matches!(last, Some(Event::HostCallClosed { outcome: Outcome::BadArguments, .. })));
+}
+
+#[test]
+fn a_call_that_cannot_be_recorded_does_not_happen() {
+    struct Full;
+    impl Sink for Full {
+        fn take(&mut self, _: &Record) -> Result<(), SinkRefused> {
+            Err(SinkRefused)
+        }
+    }
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&calls);
+    let function = HostFunction::new("f", move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let policy = Policy::deny_all().allow("f");
+    let mut channel = Channel::new(policy, vec![function], 64, Box::new(Full), 1);
+    assert_eq!(serve(&mut channel, 0, &[]), Ok(Err(HostError::Unavailable)));
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_full_memory_sink_forgets_the_oldest_and_counts() {
+    let (mut sink, trail) = MemorySink::new(2);
+    for sequence in 0..5 {
+        let at = std::time::Duration::ZERO;
+        sink.take(&Record { sequence, sandbox: 1, at, event: Event::Dropped }).unwrap();
+    }
+    let kept: Vec<u64> = trail.records().iter().map(|record| record.sequence).collect();
+    assert_eq!((kept, trail.forgotten()), (vec![3, 4], 3));
+}
