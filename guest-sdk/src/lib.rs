@@ -1,1 +1,199 @@
-//! What a guest function needs: entry, allocator, panic handler, host calls.
+//! What a guest of Cellule is written with.
+//!
+//! A guest is a `#![no_std] #![no_main]` program that runs in ring 3 of a
+//! micro-VM, with no operating system under it. This crate is all it needs: the
+//! entry point, the panic handler, the allocator, the `memcpy` family, and the
+//! two attributes by which it meets its host:
+//!
+//! ```
+//! // A guest program starts with `#![no_std]` and `#![no_main]`.
+//! use cellule_guest::prelude::*;
+//!
+//! #[host_function]
+//! fn weekday() -> Result<String, HostError>;
+//!
+//! #[guest_function]
+//! fn greet(name: &str) -> String {
+//!     match weekday() {
+//!         Ok(day) => format!("Hello, {name}! Happy {day}."),
+//!         Err(_) => format!("Hello, {name}!"),
+//!     }
+//! }
+//! # // Without a host, a host function is unavailable.
+//! # assert_eq!(greet("World"), "Hello, World!");
+//! ```
+//!
+//! Guests are compiled by the build script of their host, with the crate
+//! `cellule-build`, which passes `--cfg cellule_guest`. Without that flag this
+//! is an ordinary library: a guest function is an ordinary function, a host
+//! function answers [`HostError::Unavailable`], and the logic of a guest can be
+//! tested on the developer's machine.
+//!
+//! # What costs what
+//!
+//! * A call of a guest function is one exit from the VM, and so is a call of a
+//!   host function. A [`log`] record is none: it rides with the next exit.
+//! * `&str` and `&[u8]` arguments lie where the host put them; a result that is
+//!   a `String` or a `Vec<u8>` (also in an `Option` or a `Result`) is read by the
+//!   host from where it is. Neither side loops over bytes.
+//! * A result is dropped when the next call begins: until then the host may
+//!   read it.
+//!
+//! # Map of the crate
+//!
+//! `function` turns bytes into typed calls and back, `decode` reads the values,
+//! `symbol` is the record by which the image lists a function. `channel` keeps
+//! the rings and `outbox` the log records; both know neither addresses nor
+//! assembly and are tested on the host. `heap`, `bytes`, `exclusive` and
+//! `message` are the allocator, `memcpy` and its family, the one lock, and a
+//! text of fixed size. `runtime` exists in guests only: it gives all of this
+//! its addresses, its linker symbols and its doorbell.
+#![no_std]
+#![allow(
+    unsafe_code,
+    reason = "a guest has no operating system under it: the entry point, the allocator, memcpy \
+              and the shared page are here"
+)]
+
+#[doc(no_inline)]
+pub extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+// The attributes write `::cellule_guest`; the tests of this crate use them too.
+extern crate self as cellule_guest;
+
+mod decode;
+mod function;
+pub mod prelude;
+mod symbol;
+
+// The only choice between guest and host is here. These are a guest's, and
+// their tests run on the host.
+#[cfg(any(cellule_guest, test))]
+mod bytes;
+#[cfg(any(cellule_guest, test))]
+mod channel;
+#[cfg(any(cellule_guest, test))]
+mod exclusive;
+#[cfg(any(cellule_guest, test))]
+mod heap;
+#[cfg(any(cellule_guest, test))]
+mod message;
+#[cfg(any(cellule_guest, test))]
+mod outbox;
+
+// These two have the same items.
+#[cfg(cellule_guest)]
+mod runtime;
+#[cfg(not(cellule_guest))]
+#[path = "standin.rs"]
+mod runtime;
+
+#[doc(hidden)]
+pub use cellule_abi as abi;
+pub use cellule_abi::HostError;
+pub use cellule_abi::schema::Schema;
+pub use cellule_derive::SchemaForGuest as Schema;
+#[doc(no_inline)]
+pub use {log, serde};
+
+/// Exports a function to the host.
+///
+/// Up to eight arguments of any types that are [`Schema`] and `Deserialize`;
+/// those with lifetimes borrow from the memory in which the host put the
+/// arguments. The result is any type that is [`Schema`] and `Serialize`; it may
+/// borrow from the arguments too. A `Result` crosses as a value: an error is the
+/// guest's answer, and not a failure of the call.
+///
+/// The function stays what it was: Rust code can call it.
+///
+/// ```
+/// use cellule_guest::prelude::*;
+///
+/// #[guest_function]
+/// fn longest<'a>(a: &'a str, b: &'a str) -> &'a str {
+///     if a.len() < b.len() { b } else { a }
+/// }
+///
+/// /// Under another name than Rust's:
+/// #[guest_function(name = "math.divide")]
+/// fn divide(dividend: u32, divisor: u32) -> Result<u32, String> {
+///     dividend.checked_div(divisor).ok_or_else(|| format!("{dividend} / 0"))
+/// }
+///
+/// assert_eq!(longest("red", "green"), "green");
+/// assert_eq!(divide(1, 0).unwrap_err(), "1 / 0");
+/// ```
+///
+/// What cannot be called from another machine is refused:
+///
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// #[guest_function]
+/// async fn later() {} // a call has no executor
+/// ```
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// #[guest_function]
+/// fn any<T>(value: T) {} // of which type would the bytes be?
+/// ```
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// #[guest_function]
+/// unsafe fn careful() {} // no caller could promise anything
+/// ```
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// struct Opaque;
+/// #[guest_function]
+/// fn show(value: Opaque) {} // not a `Schema`
+/// ```
+pub use cellule_guest_macros::guest_function;
+
+/// Declares a function of the host: a signature without a body.
+///
+/// It returns `Result<T, HostError>`, as the host may refuse any call; `T` is
+/// what the host's function gives. Arguments may be references.
+///
+/// ```
+/// use cellule_guest::prelude::*;
+///
+/// /// Reads a file, if the policy allows.
+/// #[host_function]
+/// pub fn read(path: &str, from: u64) -> Result<Option<Vec<u8>>, HostError>;
+///
+/// #[host_function(name = "clock.weekday")]
+/// fn weekday() -> Result<String, HostError>;
+///
+/// // Here is no host.
+/// assert_eq!(read("/etc/hosts", 0), Err(HostError::Unavailable));
+/// assert_eq!(weekday(), Err(HostError::Unavailable));
+/// ```
+///
+/// A declared function is listed in the image, called or not, and a host that
+/// does not have it refuses the image.
+///
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// #[host_function]
+/// fn weekday() -> String; // and what if the policy denies it?
+/// ```
+/// ```compile_fail
+/// # use cellule_guest::prelude::*;
+/// #[host_function]
+/// fn weekday() -> Result<String, HostError> { // the body is the host's
+///     Err(HostError::Denied)
+/// }
+/// ```
+pub use cellule_guest_macros::host_function;
+
+/// What the attributes write, and nobody else.
+#[doc(hidden)]
+pub mod __private {
+    pub use cellule_abi::Signature;
+
+    pub use crate::function::{Call, Entry, HostResult};
+    pub use crate::runtime::call_host;
+    pub use crate::symbol::Symbol;
+}

@@ -1,1 +1,69 @@
-//! Embeddable micro-VM sandboxes: load a guest image, call its functions.
+//! Embeddable micro-VM sandboxes: load a guest image and call its functions
+//! inside tiny virtual machines.
+//!
+//! ```
+//! use cellule::{Image, Policy, Sandbox};
+//!
+//! # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+//! # let guest = cellule_test_guests::hosted();
+//! let image = Image::from_bytes(guest)?;
+//! let mut sandbox = Sandbox::builder(&image)
+//!     .host_function("double", |n: u64| n * 2)
+//!     .policy(Policy::deny_all().allow("double"))
+//!     .build()?;
+//! let answer: u64 = sandbox.call("double_by_host", (21_u64,))?;
+//! assert_eq!(answer, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it hangs together
+//!
+//! [`Image`] (parsed, checked and relocated once) → [`SandboxBuilder`]
+//! (functions, policy, sizes, backend) → [`Sandbox`] → calls. Guests are
+//! written with the crate `cellule-guest` and compiled with `cellule-build`.
+//!
+//! # Words
+//!
+//! * **guest, host**: the program in the sandbox; the program that links this crate.
+//! * **partition**: one virtual machine with one virtual processor (**vCPU**).
+//! * **gva, gpa**: a guest virtual, a guest physical address.
+//! * **exit**: the guest stops and the host runs; the unit that calls cost.
+//! * **doorbell**: the one port that a guest may write; its only way out.
+//! * **claim**: what a guest says (an address, a length, an id), until it is checked.
+//! * **verdict**: what the policy says of a host call.
+//! * **poisoned**: the sandbox's guest failed; it takes no more calls.
+//!
+//! What isolation is promised, and against whom: `host-api/THREATS.md`.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod builder;
+mod error;
+mod exchange;
+mod function;
+mod image;
+mod interrupt;
+mod layout;
+mod sandbox;
+mod stats;
+mod text;
+
+/// What host and guest agree on; for `#[derive(Schema)]` and the curious.
+pub use cellule_abi as abi;
+pub use cellule_abi::schema::Schema;
+pub use cellule_abi::{Args, HostError, OwnedArgs, Signature};
+pub use cellule_channel::{
+    Event, IntoHostFunction, LogLevel, MemorySink, Outcome, Policy, Record, Sink, SinkRefused,
+    TracingSink, Trail, Verdict,
+};
+pub use cellule_derive::SchemaForHost as Schema;
+pub use cellule_hv::{Fault, Gva};
+
+pub use backend::{Backend, NoHypervisor};
+pub use builder::{DEFAULT_HEAP_BYTES, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES, SandboxBuilder};
+pub use error::{BuildError, CallError, Exception, GuestFault, HostFailure, Poison};
+pub use function::Function;
+pub use image::{FunctionInfo, Image, LoadError};
+pub use interrupt::InterruptHandle;
+pub use sandbox::Sandbox;
+pub use stats::Stats;

@@ -52,6 +52,14 @@ impl Signature {
         Self { args: A::SHAPE, result: R::SHAPE }
     }
 
+    /// The signature of a call with these arguments that expects an `R`.
+    pub const fn of_call<R: crate::Schema>(args: &impl crate::Args) -> Self {
+        const fn of<A: crate::Schema, R: crate::Schema>(_: &A) -> Signature {
+            Signature::of::<A, R>()
+        }
+        of::<_, R>(args)
+    }
+
     /// The length of the text in bytes.
     pub const fn text_len(&self) -> usize {
         self.emit(Writer { out: None, at: 0 }).at

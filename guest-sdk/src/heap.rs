@@ -1,0 +1,158 @@
+//! The guest's heap: two-level segregated fit, O(1) in every operation.
+
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+
+use rlsf::Tlsf;
+
+/// Levels of a power of two each. The largest block is
+/// `(GRANULARITY << LEVELS) - GRANULARITY` = 32 bytes * 2^28 = 8 GiB; a larger
+/// heap is taken as several.
+const LEVELS: usize = 28;
+
+/// Lists within a level. Finding a block rounds a size up by at most 1/16, and
+/// all lists are `LEVELS * LISTS * 8` bytes = 3.5 KiB: a page.
+const LISTS: usize = 16;
+
+/// Free memory, and the only code that divides it.
+pub(crate) struct Heap {
+    free: Tlsf<'static, u32, u16, LEVELS, LISTS>,
+}
+
+impl Heap {
+    /// A heap without memory: every allocation fails.
+    pub(crate) const fn new() -> Self {
+        Self { free: Tlsf::new() }
+    }
+
+    /// Adds memory. Touches its first and its last page alone.
+    ///
+    /// # Safety
+    ///
+    /// The `len` bytes at `start` must be readable, writable and nobody else's
+    /// for as long as this heap, or anything allocated from it, is used.
+    pub(crate) unsafe fn give(&mut self, start: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's promise is what `Tlsf` asks for.
+        unsafe { self.free.insert_free_block_ptr(NonNull::slice_from_raw_parts(start, len)) };
+    }
+
+    /// Allocates; null if there is no block that large.
+    pub(crate) fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        self.free.allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    /// Frees.
+    ///
+    /// # Safety
+    ///
+    /// `block` must come from this heap with the alignment `align`, and not have
+    /// been freed.
+    pub(crate) unsafe fn free(&mut self, block: NonNull<u8>, align: usize) {
+        // SAFETY: the caller's promise is what `Tlsf` asks for.
+        unsafe { self.free.deallocate(block, align) };
+    }
+
+    /// Changes a block's size, moving it if need be; null, and no change, if
+    /// there is no block that large.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Heap::free`], with `layout`'s alignment.
+    pub(crate) unsafe fn resize(&mut self, block: NonNull<u8>, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is what `Tlsf` asks for.
+        let resized = unsafe { self.free.reallocate(block, layout) };
+        resized.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn heap(len: usize) -> Heap {
+        let memory = Box::leak(vec![0u8; len].into_boxed_slice());
+        let mut heap = Heap::new();
+        // SAFETY: leaked, so nobody else's for ever.
+        unsafe { heap.give(NonNull::from(&mut *memory).cast(), len) };
+        heap
+    }
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    fn free(heap: &mut Heap, block: *mut u8, align: usize) {
+        // SAFETY: the tests pass each block that `allocate` gave once, with its alignment.
+        unsafe { heap.free(NonNull::new(block).unwrap(), align) };
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_do_not_overlap() {
+        let mut heap = heap(64 * 1024);
+        let mut blocks: Vec<(usize, usize)> = Vec::new();
+        for n in 0..100 {
+            let (size, align) = (1 + n * 3, 1 << (n % 8));
+            let block = heap.allocate(layout(size, align));
+            assert!(!block.is_null() && block.addr().is_multiple_of(align));
+            blocks.push((block.addr(), block.addr() + size));
+        }
+        blocks.sort_unstable();
+        assert!(blocks.is_sorted_by(|a, b| a.1 <= b.0));
+    }
+
+    #[test]
+    fn an_exhausted_heap_gives_null_and_recovers() {
+        let mut heap = heap(16 * 1024);
+        let mut blocks = Vec::new();
+        loop {
+            let block = heap.allocate(layout(1000, 8));
+            if block.is_null() {
+                break;
+            }
+            blocks.push(block);
+        }
+        assert!(blocks.len() >= 14, "{} blocks", blocks.len());
+        assert!(heap.allocate(layout(1 << 40, 8)).is_null());
+        blocks.into_iter().for_each(|block| free(&mut heap, block, 8));
+        let all = heap.allocate(layout(15 * 1024, 8));
+        assert!(!all.is_null(), "freed neighbours should be one block again");
+    }
+
+    #[test]
+    fn a_block_that_grows_keeps_its_bytes() {
+        let mut heap = heap(64 * 1024);
+        let block = heap.allocate(layout(100, 16));
+        let wall = heap.allocate(layout(100, 16));
+        // SAFETY: `block` has 100 bytes.
+        unsafe { block.write_bytes(7, 100) };
+        // SAFETY: `block` is this heap's and is used no more.
+        let grown = unsafe { heap.resize(NonNull::new(block).unwrap(), layout(10_000, 16)) };
+        assert!(!grown.is_null() && grown != wall);
+        // SAFETY: `grown` has 10,000 bytes, of which the first 100 were copied.
+        let kept = unsafe { core::slice::from_raw_parts(grown, 100) };
+        assert_eq!(kept, [7; 100]);
+        // SAFETY: as above.
+        let refused = unsafe { heap.resize(NonNull::new(grown).unwrap(), layout(1 << 30, 16)) };
+        assert!(refused.is_null());
+        free(&mut heap, grown, 16);
+        free(&mut heap, wall, 16);
+    }
+
+    #[test]
+    fn a_heap_without_memory_gives_null() {
+        assert!(Heap::new().allocate(layout(1, 1)).is_null());
+        assert!(heap(40).allocate(layout(1, 1)).is_null(), "too small to be divided");
+    }
+
+    #[test]
+    fn a_heap_of_256_mib_gives_most_of_itself_at_once() {
+        // Zeroed memory is not there until touched: so this tests, too, that
+        // `give` does not touch it all, or it would take very long.
+        let mut heap = heap(256 << 20);
+        assert!(!heap.allocate(layout(240 << 20, 4096)).is_null());
+    }
+}

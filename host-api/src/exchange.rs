@@ -1,0 +1,331 @@
+//! The host's side of one guest's channel: what comes out of the rings, what
+//! goes in, and what is believed of it.
+//!
+//! Everything read here was written by the guest. A request is copied out
+//! once, checked, and only the copy is used; so are its payloads.
+
+use std::sync::Arc;
+
+use cellule_abi::HostError;
+use cellule_abi::page::{ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET};
+use cellule_abi::record::{Completion, CompletionOp, Request, RequestOp, ReturnStatus};
+use cellule_abi::wire::Payload;
+use cellule_channel::{BrokenRing, Channel, LogLevel, Page, PageLost, Reply, Rings, ServeError};
+use cellule_hv::{BadSlice, GuestSlice, Gva, Memory};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::error::{CallError, GuestFault, HostFailure};
+use crate::layout::Layout;
+use crate::stats::Stats;
+use crate::text::printable;
+
+/// The longest log record that is read, in bytes; the rest is cut off.
+const LOG_BYTES: u64 = 4096;
+
+/// One sandbox's channel state.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) channel: Channel,
+    pub(crate) stats: Stats,
+    layout: Arc<Layout>,
+    rings: Rings,
+    message_bytes: u64,
+    /// An answer that found no room. While it waits, no request is taken.
+    held: Option<(u64, Result<Reply, HostError>)>,
+    /// The call under way, and what the guest returned for it.
+    call: Option<u64>,
+    returned: Option<Returned>,
+}
+
+/// How a guest function came back.
+#[derive(Debug)]
+pub(crate) enum Returned {
+    /// With bytes that should be its result.
+    Result(Payload),
+    /// With more bytes than the limit allows; they were not read.
+    TooLarge(u64),
+}
+
+/// The channel page of one guest.
+struct ChannelPage<'a> {
+    memory: &'a Memory,
+    gva: Gva,
+}
+
+impl ChannelPage<'_> {
+    fn at(&self, offset: usize) -> Gva {
+        Gva(self.gva.0 + offset as u64)
+    }
+}
+
+impl Page for ChannelPage<'_> {
+    fn load(&self, offset: usize) -> Result<u32, PageLost> {
+        self.memory.load_u32(self.at(offset)).map_err(|_| PageLost)
+    }
+
+    fn store(&self, offset: usize, value: u32) -> Result<(), PageLost> {
+        self.memory.store_u32(self.at(offset), value).map_err(|_| PageLost)
+    }
+
+    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), PageLost> {
+        self.memory.copy_into(self.at(offset), to).map_err(|_| PageLost)
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) -> Result<(), PageLost> {
+        self.memory.copy_in(self.at(offset), from).map_err(|_| PageLost)
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(channel: Channel, layout: Arc<Layout>, message_bytes: u64) -> Self {
+        let reply_bytes = usize::try_from(layout.replies.len_bytes).unwrap_or(0);
+        Self {
+            channel,
+            stats: Stats::default(),
+            layout,
+            rings: Rings::new(reply_bytes),
+            message_bytes,
+            held: None,
+            call: None,
+            returned: None,
+        }
+    }
+
+    /// Writes the boot block.
+    pub(crate) fn boot(&self, memory: &Memory) -> Result<(), BadSlice> {
+        let gva = Gva(self.layout.page.0 + BOOT_OFFSET as u64);
+        memory.copy_in(gva, self.layout.boot().as_bytes())
+    }
+
+    /// Gives the guest a call: its arguments, then the record that names them.
+    pub(crate) fn post_call(
+        &mut self,
+        memory: &Memory,
+        id: u64,
+        function: u32,
+        [head, tail]: [&[u8]; 2],
+    ) -> Result<(), CallError> {
+        let page = ChannelPage { memory, gva: self.layout.page };
+        self.rings.unread(&page).map_err(ring)?;
+        if !self.rings.has_slot() {
+            return Err(GuestFault::ReadsNothing.into());
+        }
+        let gva = self.layout.args.gva;
+        let len = write_segments(memory, gva, [head, tail])?;
+        let call = Completion {
+            id,
+            op: CompletionOp::Call as u16,
+            function,
+            payload_gva: gva,
+            payload_len: len,
+            ..Default::default()
+        };
+        self.rings.post(&page, &call).map_err(ring)?;
+        self.stats.bytes_in += u64::from(len);
+        self.call = Some(id);
+        self.returned = None;
+        Ok(())
+    }
+
+    /// Takes what the guest returned, if it has.
+    pub(crate) fn take_returned(&mut self) -> Option<Returned> {
+        let returned = self.returned.take()?;
+        self.call = None;
+        Some(returned)
+    }
+
+    /// Whether there is a completion that the guest has not consumed.
+    pub(crate) fn has_unread(&mut self, memory: &Memory) -> Result<bool, CallError> {
+        let page = ChannelPage { memory, gva: self.layout.page };
+        Ok(self.rings.unread(&page).map_err(ring)? > 0)
+    }
+
+    /// Takes and serves the requests that wait at this moment.
+    pub(crate) fn drain(&mut self, memory: &Memory) -> Result<(), CallError> {
+        let page = ChannelPage { memory, gva: self.layout.page };
+        self.rings.unread(&page).map_err(ring)?;
+        if let Some((id, answer)) = self.held.take() {
+            self.post_reply(memory, id, answer)?;
+        }
+        for _ in 0..self.rings.requests(&page).map_err(ring)? {
+            if self.held.is_some() {
+                break;
+            }
+            let request = self.rings.take(&page).map_err(ring)?;
+            self.accept(memory, &request)?;
+        }
+        self.rings.publish_taken(&page).map_err(ring)
+    }
+
+    fn accept(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
+        match RequestOp::try_from(request.op) {
+            Ok(RequestOp::HostCall) => self.host_call(memory, request),
+            Ok(RequestOp::Return) => self.guest_return(memory, request),
+            Ok(RequestOp::Log) => self.log(memory, request),
+            Err(op) => Err(bad(request, "operation", u64::from(op))),
+        }
+    }
+
+    fn host_call(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
+        self.stats.host_calls += 1;
+        let answer = self.channel.serve(request, || payload(memory, request));
+        let answer = answer.map_err(|error| match error {
+            ServeError::Fetch(slice) => GuestFault::BadSlice(slice).into(),
+            ServeError::Panicked { function } => CallError::HostFunctionPanicked { function },
+        })?;
+        self.stats.bytes_out += payload_len(request);
+        self.post_reply(memory, request.id, answer)
+    }
+
+    /// Posts an answer, or holds it until the guest has consumed others.
+    fn post_reply(
+        &mut self,
+        memory: &Memory,
+        id: u64,
+        answer: Result<Reply, HostError>,
+    ) -> Result<(), CallError> {
+        let len = answer.as_ref().map_or(0, Reply::len);
+        let room = if self.rings.has_slot() { self.rings.reserve(len) } else { None };
+        let Some(offset) = room else {
+            self.held = Some((id, answer));
+            return Ok(());
+        };
+        let gva = self.layout.replies.gva + offset as u64;
+        let mut completion =
+            Completion { id, op: CompletionOp::Reply as u16, ..Default::default() };
+        match &answer {
+            Ok(reply) => {
+                completion.payload_gva = gva;
+                completion.payload_len = write_segments(memory, gva, reply.segments())?;
+            }
+            Err(code) => completion.status = code.code(),
+        }
+        self.stats.bytes_in += len as u64;
+        let page = ChannelPage { memory, gva: self.layout.page };
+        self.rings.post(&page, &completion).map_err(ring)
+    }
+
+    fn guest_return(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
+        if self.call != Some(request.id) || self.returned.is_some() {
+            return Err(bad(request, "a return for call", request.id));
+        }
+        match ReturnStatus::try_from(request.status) {
+            Ok(ReturnStatus::Ok) => {}
+            Ok(ReturnStatus::UnknownFunction) => {
+                return Err(GuestFault::RefusedCall { what: "it knows no such function" }.into());
+            }
+            Ok(ReturnStatus::BadArguments) => {
+                let what = "it could not decode the arguments";
+                return Err(GuestFault::RefusedCall { what }.into());
+            }
+            Err(status) => return Err(bad(request, "status", u64::from(status))),
+        }
+        let len = payload_len(request);
+        self.returned = Some(if len > self.message_bytes {
+            Returned::TooLarge(len)
+        } else {
+            self.stats.bytes_out += len;
+            Returned::Result(payload(memory, request).map_err(GuestFault::BadSlice)?)
+        });
+        Ok(())
+    }
+
+    fn log(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
+        self.stats.log_records += 1;
+        let level = LogLevel::try_from(request.function)
+            .map_err(|level| bad(request, "log level", u64::from(level)))?;
+        if !self.channel.allows_log(level) {
+            return Ok(());
+        }
+        let len = u64::from(request.head_len).min(LOG_BYTES);
+        let bytes = segment(memory, request.head_gva, len).map_err(GuestFault::BadSlice)?;
+        self.stats.bytes_out += len;
+        show_log(level, &bytes);
+        Ok(())
+    }
+
+    /// Reads why the guest gave up.
+    pub(crate) fn abort(&self, memory: &Memory) -> CallError {
+        let mut abort = Abort::new_zeroed();
+        let page = ChannelPage { memory, gva: self.layout.page };
+        if let Err(lost) = page.read(ABORT_OFFSET, abort.as_mut_bytes()) {
+            return ring(lost.into());
+        }
+        let len = u64::from(abort.message_len).min(ABORT_MESSAGE_BYTES as u64);
+        let message = match segment(memory, abort.message_gva, len) {
+            Ok(bytes) => printable(&bytes),
+            Err(slice) => return GuestFault::BadSlice(slice).into(),
+        };
+        let fault = match AbortCode::try_from(abort.code) {
+            Ok(AbortCode::Panic) => GuestFault::Panic { message },
+            Ok(AbortCode::OutOfMemory) => GuestFault::OutOfMemory { bytes: abort.detail, message },
+            Ok(AbortCode::BadChannel) => GuestFault::BadChannel { message },
+            Err(code) => GuestFault::UnknownAbort { code },
+        };
+        fault.into()
+    }
+}
+
+/// The length that a request claims for its payload.
+fn payload_len(request: &Request) -> u64 {
+    u64::from(request.head_len) + u64::from(request.tail_len)
+}
+
+/// Copies a request's payload out. The caller has checked its length.
+fn payload(memory: &Memory, request: &Request) -> Result<Payload, BadSlice> {
+    let head = segment(memory, request.head_gva, u64::from(request.head_len))?;
+    let tail = segment(memory, request.tail_gva, u64::from(request.tail_len))?;
+    Ok(Payload::new(head, tail))
+}
+
+/// Copies out what the guest names. The address of no bytes means nothing.
+fn segment(memory: &Memory, gva: u64, len: u64) -> Result<Vec<u8>, BadSlice> {
+    match len {
+        0 => Ok(Vec::new()),
+        _ => memory.copy_out(GuestSlice { gva: Gva(gva), len }),
+    }
+}
+
+/// Copies two segments in, one behind the other, and returns their length.
+fn write_segments(memory: &Memory, gva: u64, segments: [&[u8]; 2]) -> Result<u32, HostFailure> {
+    let mut at = gva;
+    for segment in segments {
+        memory.copy_in(Gva(at), segment).map_err(HostFailure::Memory)?;
+        at += segment.len() as u64;
+    }
+    // No area is longer than a message, and no message longer than 1 GiB.
+    Ok(u32::try_from(at - gva).unwrap_or(u32::MAX))
+}
+
+/// A broken ring is the guest's doing, unless the page itself is gone.
+fn ring(error: BrokenRing) -> CallError {
+    match error {
+        BrokenRing::Page(_) => HostFailure::Ring(error).into(),
+        BrokenRing::Requests(_) | BrokenRing::Completions(_) | BrokenRing::Field { .. } => {
+            GuestFault::BrokenRing(error).into()
+        }
+    }
+}
+
+fn bad(request: &Request, field: &'static str, value: u64) -> CallError {
+    GuestFault::BadRequest { id: request.id, field, value }.into()
+}
+
+/// Hands a guest's log record, target and message, to the embedder's subscriber.
+fn show_log(level: LogLevel, bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let guest_target = printable(parts.next().unwrap_or_default());
+    let message = printable(parts.next().unwrap_or_default());
+    macro_rules! event {
+        ($level:ident) => {
+            tracing::event!(target: "cellule::guest", tracing::Level::$level, guest_target, "{message}")
+        };
+    }
+    match level {
+        LogLevel::Error => event!(ERROR),
+        LogLevel::Warn => event!(WARN),
+        LogLevel::Info => event!(INFO),
+        LogLevel::Debug => event!(DEBUG),
+        LogLevel::Trace => event!(TRACE),
+    }
+}

@@ -1,0 +1,24 @@
+//! What a sandbox did and what that cost.
+
+/// Counters since a sandbox was created, exact.
+///
+/// A warm call costs one exit and one hypervisor call; each host call within
+/// it one more of both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Guest functions called.
+    pub calls: u64,
+    /// Host calls asked for by the guest, denied ones included.
+    pub host_calls: u64,
+    /// Log records that the guest wrote, dropped ones included.
+    pub log_records: u64,
+    /// Times that the guest was left for the host.
+    pub exits: u64,
+    /// Calls into the hypervisor after creation (on KVM: ioctls).
+    pub hypervisor_calls: u64,
+    /// Bytes of arguments and replies copied into the guest.
+    pub bytes_in: u64,
+    /// Bytes of results, host-call arguments and log records copied out.
+    pub bytes_out: u64,
+}

@@ -1,0 +1,5 @@
+//! Compiles the guests.
+
+fn main() {
+    cellule_build::guest("guests");
+}
