@@ -36,8 +36,11 @@ struct Inner {
     /// The exports' names, for audit records.
     names: Vec<Arc<str>>,
     /// One for each backend and set of sizes that was asked for.
-    templates: Mutex<HashMap<(&'static str, Sizes), (Arc<Layout>, Arc<dyn Template>)>>,
+    templates: Mutex<HashMap<(&'static str, Sizes), Planned>>,
 }
+
+/// A layout, and what a backend made of it.
+type Planned = (Arc<Layout>, Arc<dyn Template>);
 
 /// A guest image could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,14 @@ pub enum LoadError {
 }
 
 /// An exported or imported function of an image.
+///
+/// ```
+/// # use cellule::Image;
+/// # let image = Image::from_bytes(cellule_test_guests::hosted())?;
+/// let import = image.imports().next().ok_or("no import")?;
+/// assert_eq!((import.name(), import.signature()), ("double", "fn(u64) -> u64"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct FunctionInfo<'a>(&'a Symbol);
 
@@ -130,11 +141,11 @@ impl Image {
         &self,
         hypervisor: &dyn Hypervisor,
         sizes: Sizes,
-    ) -> Result<(Arc<Layout>, Arc<dyn Template>), CreateError> {
+    ) -> Result<Planned, CreateError> {
         let mut templates = self.0.templates.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (hypervisor.name(), sizes);
-        if let Some((layout, template)) = templates.get(&key) {
-            return Ok((Arc::clone(layout), Arc::clone(template)));
+        if let Some(planned) = templates.get(&key) {
+            return Ok(planned.clone());
         }
         // A program that never asks for the same sizes twice must not grow for ever.
         if templates.len() >= TEMPLATES {

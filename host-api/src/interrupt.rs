@@ -4,13 +4,17 @@ use cellule_kick::Kicker;
 
 /// Ends a sandbox's call from any thread.
 ///
-/// ```no_run
-/// # fn f(mut sandbox: cellule::Sandbox) -> Result<(), cellule::CallError> {
+/// ```
+/// # use cellule::{CallError, Image, Sandbox};
+/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+/// # let image = Image::from_bytes(cellule_test_guests::basics())?;
+/// # let mut sandbox = Sandbox::builder(&image).build()?;
 /// let handle = sandbox.interrupt_handle();
 /// let watchdog = std::thread::spawn(move || handle.interrupt());
-/// let outcome = sandbox.call::<()>("spin_for_ever", ());
-/// assert!(matches!(outcome, Err(cellule::CallError::Interrupted { .. })));
-/// # Ok(()) }
+/// let outcome = sandbox.call::<()>("spin", ());
+/// assert!(matches!(outcome, Err(CallError::Interrupted { .. })));
+/// # watchdog.join().map_err(|_| "the watchdog panicked")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct InterruptHandle(pub(crate) Kicker);

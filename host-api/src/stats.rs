@@ -4,6 +4,17 @@
 ///
 /// A warm call costs one exit and one hypervisor call; each host call within
 /// it one more of both.
+///
+/// ```
+/// # use cellule::{Image, Sandbox};
+/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+/// # let image = Image::from_bytes(cellule_test_guests::basics())?;
+/// # let mut sandbox = Sandbox::builder(&image).build()?;
+/// sandbox.call::<i32>("add", (1, 2))?;
+/// sandbox.call::<i32>("add", (3, 4))?;
+/// assert_eq!((sandbox.stats().calls, sandbox.stats().exits), (2, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

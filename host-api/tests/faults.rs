@@ -1,4 +1,10 @@
 //! What a guest may not do ends the guest, with its own error, and nothing else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

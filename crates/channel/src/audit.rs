@@ -105,6 +105,20 @@ pub enum Outcome {
 ///
 /// A sink of your own may write them anywhere; it is called on the thread that
 /// runs the sandbox, and its time is the call's.
+///
+/// ```
+/// use cellule_channel::{Record, Sink, SinkRefused};
+///
+/// /// Takes so many records and no more: then nothing can be called.
+/// struct Quota(u32);
+///
+/// impl Sink for Quota {
+///     fn take(&mut self, record: &Record) -> Result<(), SinkRefused> {
+///         self.0 = self.0.checked_sub(1).ok_or(SinkRefused)?;
+///         Ok(println!("{record}"))
+///     }
+/// }
+/// ```
 pub trait Sink: Send {
     /// Takes one record.
     ///
@@ -166,6 +180,13 @@ struct Latest {
 impl MemorySink {
     /// A sink for at most `capacity` records: the latest ones. Older ones are
     /// forgotten, and counted.
+    ///
+    /// ```
+    /// let (sink, trail) = cellule_channel::MemorySink::new(1000);
+    /// // Give the sink to a sandbox's builder, and read what it did:
+    /// assert!(trail.records().is_empty() && trail.forgotten() == 0);
+    /// # drop(sink);
+    /// ```
     pub fn new(capacity: usize) -> (Self, Trail) {
         let latest = Latest { records: VecDeque::new(), capacity, forgotten: 0 };
         let latest = Arc::new(Mutex::new(latest));

@@ -29,3 +29,8 @@ program! {
     /// Lies in the shared rings.
     hostile, "CELLULE_GUEST_HOSTILE"
 }
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
