@@ -18,13 +18,19 @@ pub(crate) enum Budget {
     Resident { most_kib: f64 },
 }
 
+/// Of the floor and of Cellule, in nanoseconds: 10th percentile, median, 99th.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    floor: [f64; 3],
+    subject: [f64; 3],
+}
+
 /// One quantity.
 #[derive(Debug)]
 pub(crate) struct Row {
     quantity: &'static str,
-    /// Median and 99th percentile in nanoseconds.
-    floor: Option<(f64, f64)>,
-    subject: Option<(f64, f64)>,
+    /// Absent for what is no time.
+    times: Option<Times>,
     resident_bytes: f64,
     budget: Option<Budget>,
     cost: Option<Stats>,
@@ -33,14 +39,14 @@ pub(crate) struct Row {
 impl Row {
     /// A quantity of time, next to its floor.
     pub(crate) fn new(quantity: &'static str, floor: &Samples, subject: &Samples) -> Self {
-        let both = |samples: &Samples| Some((samples.median_ns(), samples.p99_ns()));
-        let (floor, subject) = (both(floor), both(subject));
-        Self { quantity, floor, subject, resident_bytes: 0.0, budget: None, cost: None }
+        let three = |samples: &Samples| [samples.p10_ns(), samples.median_ns(), samples.p99_ns()];
+        let times = Some(Times { floor: three(floor), subject: three(subject) });
+        Self { quantity, times, resident_bytes: 0.0, budget: None, cost: None }
     }
 
     /// A quantity of memory, which has no floor.
     pub(crate) fn resident(quantity: &'static str, resident_bytes: f64) -> Self {
-        Self { quantity, floor: None, subject: None, resident_bytes, budget: None, cost: None }
+        Self { quantity, times: None, resident_bytes, budget: None, cost: None }
     }
 
     /// Sets what was promised.
@@ -53,13 +59,11 @@ impl Row {
         Self { cost: Some(cost), ..self }
     }
 
-    fn ratio(&self) -> Option<f64> {
-        Some(self.subject?.0 / self.floor?.0)
-    }
-
     /// The figure that the budget is about, the budget, and whether it is kept.
     fn verdict(&self) -> [String; 3] {
-        let ratio = self.ratio().unwrap_or(f64::NAN);
+        let [_, floor, _] = self.times.map_or([f64::NAN; 3], |times| times.floor);
+        let [_, subject, _] = self.times.map_or([f64::NAN; 3], |times| times.subject);
+        let ratio = subject / floor;
         let (measured, budget, met) = match self.budget {
             None => return [format!("{ratio:.2} x"), "-".to_owned(), String::new()],
             Some(Budget::Ratio(most)) => {
@@ -67,7 +71,7 @@ impl Row {
             }
             Some(Budget::Throughput { moved, least }) => {
                 // Bytes in a nanosecond are gigabytes in a second.
-                let speed = count(moved) / self.subject.map_or(f64::NAN, |subject| subject.0);
+                let speed = count(moved) / subject;
                 (format!("{speed:.1} GB/s"), format!(">= {least:.0} GB/s"), speed >= least)
             }
             Some(Budget::Resident { most_kib }) => {
@@ -79,29 +83,44 @@ impl Row {
     }
 
     fn cells(&self) -> [String; COLUMNS] {
-        let us = |time: Option<(f64, f64)>| match time {
-            Some((median, p99)) => [median, p99].map(|ns| format!("{:.1}", ns / 1e3)),
-            None => ["-", "-"].map(str::to_owned),
-        };
-        let counted = self.cost.map(|c| [c.exits, c.hypervisor_calls, c.bytes_in, c.bytes_out]);
-        let counts = counted.map_or_else(
-            || ["-"; 4].map(str::to_owned),
-            |counts| counts.map(|count| count.to_string()),
-        );
-        let ratio = self.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-        let [floor, floor_p99] = us(self.floor);
-        let [median, p99] = us(self.subject);
+        let us = |ns: f64| format!("{:.1}", ns / 1e3);
+        let times = self.times.map(|Times { floor, subject }| {
+            let [floor_p10, floor, floor_p99] = floor;
+            let [subject_p10, subject, subject_p99] = subject;
+            let ratios = [subject_p10 / floor_p10, subject / floor].map(|r| format!("{r:.2}"));
+            let [ratio_p10, ratio] = ratios;
+            [us(floor), us(floor_p99), us(subject), us(subject_p99), ratio_p10, ratio]
+        });
+        let [floor, floor_p99, median, p99, ratio_p10, ratio] = times.unwrap_or_else(absent);
+        let counts = self.cost.map(|c| {
+            [c.exits, c.hypervisor_calls, c.bytes_in, c.bytes_out].map(|count| count.to_string())
+        });
+        let [exits, calls, bytes_in, bytes_out] = counts.unwrap_or_else(absent);
         let [measured, budget, met] = self.verdict();
-        let [exits, calls, bytes_in, bytes_out] = counts;
-        let quantity = self.quantity.to_owned();
         [
-            quantity, floor, floor_p99, median, p99, ratio, measured, budget, met, exits, calls,
-            bytes_in, bytes_out,
+            self.quantity.to_owned(),
+            floor,
+            floor_p99,
+            median,
+            p99,
+            ratio_p10,
+            ratio,
+            measured,
+            budget,
+            met,
+            exits,
+            calls,
+            bytes_in,
+            bytes_out,
         ]
     }
 }
 
-const COLUMNS: usize = 13;
+fn absent<const N: usize>() -> [String; N] {
+    [const { String::new() }; N].map(|_| "-".to_owned())
+}
+
+const COLUMNS: usize = 14;
 
 const HEADINGS: [&str; COLUMNS] = [
     "quantity",
@@ -109,6 +128,7 @@ const HEADINGS: [&str; COLUMNS] = [
     "p99",
     "cellule us",
     "p99",
+    "ratio p10",
     "ratio",
     "measured",
     "budget",

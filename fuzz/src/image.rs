@@ -38,7 +38,8 @@ fn check_image(image: &Image) {
         let step = segment.mem_bytes() / LOOKUPS;
         (0..LOOKUPS).for_each(|number| check_lookup(image, segment.gva() + number * step));
     }
-    [0, entry, image.span().0, image.span().1, u64::MAX].map(|gva| check_lookup(image, gva));
+    let (start, end) = image.span();
+    [0, entry, start, end, u64::MAX].iter().for_each(|gva| check_lookup(image, *gva));
 }
 
 fn check_segments(image: &Image) {
@@ -94,7 +95,8 @@ pub fn change_a_word(bytes: &mut [u8], seed: u32) {
     };
     let target = draw(words);
     let old = word(bytes, target);
-    let known = [0, 1, 4095, 4096, len, LOWEST, BASE, HIGHEST, MEMORY_BYTES, u64::MAX, 1 << 63];
+    let known =
+        [0, 1, 4095, 4096, len, LOWEST, BASE, HIGHEST, MEMORY_BYTES, u64::MAX, u64::MAX - BASE];
     let new = match draw(6) {
         0 => known[usize::try_from(draw(known.len() as u64)).unwrap_or(0)],
         1 => word(bytes, draw(words)),

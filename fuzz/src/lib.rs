@@ -9,7 +9,9 @@
 //! * [`guest`]: programs that a guest's side of the channel page runs.
 //! * [`page`]: the channel page, with a guest that writes between two reads.
 //! * [`host`]: the host's side. Oracle: [`host::run`].
-//! * [`handlers`]: its host functions, and [`watch`]: what they and the audit did.
+//! * [`handlers`]: its host functions; [`watch`]: what they and the audit did;
+//!   [`verdict`]: what should have happened.
+//! * [`values`]: the types that cross.
 #![forbid(unsafe_code)]
 
 pub mod decode;
@@ -19,4 +21,5 @@ pub mod host;
 pub mod image;
 pub mod page;
 pub mod values;
+pub mod verdict;
 pub mod watch;

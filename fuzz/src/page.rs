@@ -9,15 +9,24 @@ use cellule_abi::PAGE_BYTES;
 use cellule_abi::page::{COMPLETIONS_OFFSET, HOST_INDICES_OFFSET, REQUESTS_OFFSET};
 use cellule_channel::{Page, PageLost};
 
-/// Something that a guest writes.
-#[derive(Debug, Clone, Arbitrary)]
+/// A word that a guest writes while the host looks at the page.
+#[derive(Debug, Clone, Copy, Arbitrary)]
 pub struct Change {
     /// How many accesses of the host's it waits for.
     pub after: u8,
     /// Where.
     pub at: Place,
     /// What.
-    pub bytes: [u8; 4],
+    pub word: Word,
+}
+
+/// What a guest writes into a word.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub enum Word {
+    /// This.
+    Set(u32),
+    /// What is there, and a little more or less.
+    Add(i8),
 }
 
 /// Where in the page a guest writes.
@@ -52,7 +61,7 @@ pub struct HostilePage {
 impl HostilePage {
     /// A zeroed page, and what the guest will write while the host looks at it.
     pub fn new(script: &[Change]) -> Self {
-        let script = RefCell::new(script.iter().cloned().collect());
+        let script = RefCell::new(script.iter().copied().collect());
         Self { bytes: RefCell::new(vec![0; PAGE_BYTES]), script, accesses: Cell::new(0) }
     }
 
@@ -66,6 +75,19 @@ impl HostilePage {
     /// Writes at a place of the guest's liking.
     pub fn scribble_at(&self, place: Place, from: &[u8]) {
         self.scribble(place.offset(), from);
+    }
+
+    /// Writes a word, as far as the page goes.
+    pub fn scribble_word(&self, place: Place, word: Word) {
+        let offset = place.offset();
+        let value = match word {
+            Word::Set(value) => value,
+            Word::Add(more) => {
+                let old = self.peek(offset.min(PAGE_BYTES - 4));
+                old.wrapping_add_signed(more.into())
+            }
+        };
+        self.scribble(offset, &value.to_le_bytes());
     }
 
     /// Reads a word as the guest does.
@@ -91,10 +113,10 @@ impl HostilePage {
         let mut script = self.script.borrow_mut();
         while script.front().is_some_and(|change| change.after == 0) {
             let Some(change) = script.pop_front() else { break };
-            self.scribble(change.at.offset(), &change.bytes);
+            self.scribble_word(change.at, change.word);
         }
         if let Some(next) = script.front_mut() {
-            next.after -= 1;
+            next.after = next.after.saturating_sub(1);
         }
     }
 }
@@ -138,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_change_comes_between_two_reads() {
-        let change = Change { after: 1, at: Place::RequestTail, bytes: [5, 0, 0, 0] };
+        let change = Change { after: 1, at: Place::RequestTail, word: Word::Add(5) };
         let page = HostilePage::new(&[change]);
         let load = || page.load(cellule_abi::page::REQUEST_TAIL_OFFSET);
         assert_eq!([load(), load(), load()], [Ok(0), Ok(5), Ok(5)]);

@@ -80,9 +80,8 @@ mod tests {
         let watch = Watch::default();
         let mut sink = WatchedSink::new(watch.clone(), 0b10);
         let at = std::time::Duration::ZERO;
-        let mut offer = |sequence| {
-            sink.take(&Record { sequence, sandbox: SANDBOX, at, event: Event::Dropped })
-        };
+        let mut offer =
+            |sequence| sink.take(&Record { sequence, sandbox: SANDBOX, at, event: Event::Dropped });
         assert_eq!([offer(0), offer(1), offer(1)], [Ok(()), Err(SinkRefused), Ok(())]);
         assert!(matches!(watch.take()[..], [Note::Record(_), Note::Refused, Note::Record(_)]));
     }

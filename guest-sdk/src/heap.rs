@@ -14,31 +14,64 @@ const LEVELS: usize = 28;
 /// all lists are `LEVELS * LISTS * 8` bytes = 3.5 KiB: a page.
 const LISTS: usize = 16;
 
+/// What is taken into use at first: two pages. So the first call of a guest
+/// touches memory in one place, and not also the far end of its heap.
+const FIRST_BYTES: usize = 8 * 1024;
+
+/// A heap smaller than this is taken into use whole, so as not to be divided.
+const LARGE_BYTES: usize = 4 * FIRST_BYTES;
+
 /// Free memory, and the only code that divides it.
 pub(crate) struct Heap {
     free: Tlsf<'static, u32, u16, LEVELS, LISTS>,
+    /// What is taken into use when the first pages do not suffice: all else.
+    rest: Option<NonNull<[u8]>>,
 }
+
+// SAFETY: the memory at `rest` is this heap's alone (`give`), whatever thread
+// uses it.
+unsafe impl Send for Heap {}
 
 impl Heap {
     /// A heap without memory: every allocation fails.
     pub(crate) const fn new() -> Self {
-        Self { free: Tlsf::new() }
+        Self { free: Tlsf::new(), rest: None }
     }
 
-    /// Adds memory. Touches its first and its last page alone.
+    /// Gives the heap its memory, once. Touches only the first two
+    /// pages of a large heap.
     ///
     /// # Safety
     ///
     /// The `len` bytes at `start` must be readable, writable and nobody else's
     /// for as long as this heap, or anything allocated from it, is used.
     pub(crate) unsafe fn give(&mut self, start: NonNull<u8>, len: usize) {
-        // SAFETY: the caller's promise is what `Tlsf` asks for.
-        unsafe { self.free.insert_free_block_ptr(NonNull::slice_from_raw_parts(start, len)) };
+        let first = if len < LARGE_BYTES { len } else { FIRST_BYTES };
+        // SAFETY: these are the first of the caller's bytes: `Tlsf` asks for
+        // what the caller promises.
+        unsafe { self.free.insert_free_block_ptr(NonNull::slice_from_raw_parts(start, first)) };
+        // SAFETY: `first` is at most `len`: one past the end at the furthest.
+        let behind = unsafe { start.add(first) };
+        self.rest = Some(NonNull::slice_from_raw_parts(behind, len - first));
+    }
+
+    /// Takes all memory into use; `false` if it is already.
+    fn grow(&mut self) -> bool {
+        // SAFETY: these bytes are this heap's (`give`) and not yet in use.
+        let grown = self.rest.take().map(|rest| unsafe { self.free.insert_free_block_ptr(rest) });
+        grown.flatten().is_some()
     }
 
     /// Allocates; null if there is no block that large.
     pub(crate) fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        self.free.allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        loop {
+            if let Some(block) = self.free.allocate(layout) {
+                return block.as_ptr();
+            }
+            if !self.grow() {
+                return ptr::null_mut();
+            }
+        }
     }
 
     /// Frees.
@@ -59,9 +92,16 @@ impl Heap {
     ///
     /// As for [`Heap::free`], with `layout`'s alignment.
     pub(crate) unsafe fn resize(&mut self, block: NonNull<u8>, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is what `Tlsf` asks for.
-        let resized = unsafe { self.free.reallocate(block, layout) };
-        resized.map_or(ptr::null_mut(), NonNull::as_ptr)
+        loop {
+            // SAFETY: the caller's promise is what `Tlsf` asks for; a failed
+            // attempt changes nothing.
+            if let Some(resized) = unsafe { self.free.reallocate(block, layout) } {
+                return resized.as_ptr();
+            }
+            if !self.grow() {
+                return ptr::null_mut();
+            }
+        }
     }
 }
 
@@ -140,6 +180,23 @@ mod tests {
         assert!(refused.is_null());
         free(&mut heap, grown, 16);
         free(&mut heap, wall, 16);
+    }
+
+    #[test]
+    fn a_few_small_blocks_leave_the_rest_untouched() {
+        let mut heap = heap(1 << 20);
+        assert!(!heap.allocate(layout(4000, 8)).is_null());
+        assert!(heap.rest.is_some());
+        assert!(!heap.allocate(layout(8000, 8)).is_null());
+        assert!(heap.rest.is_none());
+    }
+
+    #[test]
+    fn small_blocks_fill_all_of_a_heap() {
+        let mut heap = heap(4 << 20);
+        let blocks = std::iter::repeat_with(|| heap.allocate(layout(1000, 8)));
+        let count = blocks.take_while(|block| !block.is_null()).count();
+        assert!(count * 1032 > 4_000_000, "{count} blocks of 1000 bytes fit into 4 MiB");
     }
 
     #[test]

@@ -147,6 +147,9 @@ impl SandboxBuilder {
         let mut channel = Channel::new(self.policy, imports, self.message_bytes, self.sink, id);
         let (layout, template) = self.image.template(&*hypervisor, sizes)?;
         let partition = template.partition()?;
+        for hot in layout.hot() {
+            partition.memory().populate(hot)?;
+        }
         load(&self.image, partition.memory())?;
         channel.record(Event::Created { backend: hypervisor.name() })?;
         let exchange = Exchange::new(channel, layout, self.message_bytes);

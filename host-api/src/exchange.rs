@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use cellule_abi::HostError;
-use cellule_abi::page::{ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET};
+use cellule_abi::page::{
+    ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET, SHORT_BYTES, SHORT_OFFSET,
+};
 use cellule_abi::record::{Completion, CompletionOp, Request, RequestOp, ReturnStatus};
 use cellule_abi::wire::Payload;
 use cellule_channel::{BrokenRing, Channel, LogLevel, Page, PageLost, Reply, Rings, ServeError};
@@ -110,7 +112,10 @@ impl Exchange {
         if !self.rings.has_slot() {
             return Err(GuestFault::ReadsNothing.into());
         }
-        let gva = self.layout.args.gva;
+        let gva = match head.len() + tail.len() <= SHORT_BYTES {
+            true => page.at(SHORT_OFFSET).0,
+            false => self.layout.args.gva,
+        };
         let len = write_segments(memory, gva, [head, tail])?;
         let call = Completion {
             id,

@@ -7,28 +7,43 @@
 //!  supervisor pages   the backend's, out of ring 3's reach
 //!  guard
 //!  stack              RW-
-//!  guard
 //!  channel page       RW-
+//!  heap               RW-   zero until touched
 //!  guard
-//!  arguments          RW-   written by the host for each call
+//!  arguments          RW-   written by the host for calls with long arguments
 //!  guard
 //!  replies            RW-   written by the host for each host call
-//!  guard
-//!  heap               RW-   zero until touched
 //! ```
 //!
-//! What a call touches lies close together, so that it needs few page tables.
+//! What every call touches is a *window* of eight aligned pages: the two upper
+//! pages of the stack, the channel page, the first pages of the heap. KVM's
+//! software page tables are filled by such windows at one fault, up to the first
+//! page that is not there; hardware page walks need one cache line for it. So
+//! these three touch: a guest that overruns one of them damages its own.
 
 use std::sync::Arc;
 
 use cellule_abi::page::{Boot, MAGIC, RING_ENTRIES, Range};
 use cellule_abi::{ABI_VERSION, PAGE_BYTES};
 use cellule_hv::space::{SUPERVISOR_PAGES, SpaceError};
-use cellule_hv::{AddressSpace, Backing, Gva, Mapping, Protection, Start};
+use cellule_hv::{AddressSpace, Backing, GuestSlice, Gva, Mapping, Protection, Start};
 use cellule_image::{Protection as Segment, Segment as ImageSegment};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const GUARD: u64 = PAGE;
+/// Eight pages: what KVM fills of a page table at one fault, and what one cache
+/// line of it describes.
+const WINDOW: u64 = 8 * PAGE;
+/// How much of the stack's end is in the window.
+const STACK_IN_WINDOW: u64 = 2 * PAGE;
+/// How much of the heap's start is in the window: what is left of it.
+const HEAP_IN_WINDOW: u64 = 5 * PAGE;
+/// The most of the image's writable data that is made to be there beforehand.
+const DATA_POPULATED: u64 = 16 * PAGE;
+const _: () = assert!(STACK_IN_WINDOW + PAGE + HEAP_IN_WINDOW == WINDOW);
+
+/// The name of the image's writable segments.
+const DATA: &str = "data";
 
 /// What an embedder chooses; each in whole pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,11 +116,12 @@ impl Layout {
         plan.next += GUARD;
         let supervisor = Gva(plan.next);
         plan.next += SUPERVISOR_PAGES * PAGE;
+        plan.align_stack(sizes.stack);
         let stack = plan.private("stack", sizes.stack);
-        let page = plan.private("channel page", PAGE);
+        let page = plan.adjacent("channel page", PAGE);
+        let heap = plan.adjacent("heap", sizes.heap);
         let args = plan.private("arguments", sizes.message);
         let replies = plan.private("replies", sizes.message);
-        let heap = plan.private("heap", sizes.heap);
         let start = Start {
             entry: Gva(program.entry()),
             stack: Gva(stack.gva + stack.len_bytes),
@@ -113,6 +129,17 @@ impl Layout {
         };
         let space = Arc::new(AddressSpace::new(plan.mappings, supervisor)?);
         Ok(Self { space, start, page: Gva(page.gva), args, replies, heap, stack })
+    }
+
+    /// What the first call is going to touch, to be there beforehand.
+    pub(crate) fn hot(&self) -> impl Iterator<Item = GuestSlice> {
+        let data = self.space.mappings().iter().filter(|mapping| mapping.name == DATA);
+        let data = data.map(|m| GuestSlice { gva: m.gva, len: m.len.min(DATA_POPULATED) });
+        let stack = Gva(self.stack.gva + self.stack.len_bytes - STACK_IN_WINDOW);
+        data.chain([
+            GuestSlice { gva: stack, len: STACK_IN_WINDOW },
+            GuestSlice { gva: Gva(self.heap.gva), len: HEAP_IN_WINDOW },
+        ])
     }
 
     /// What the guest is told at its start.
@@ -142,7 +169,7 @@ impl Planner {
         let (name, protection) = match segment.protection() {
             Segment::Read => ("rodata", Protection::Read),
             Segment::ReadExecute => ("text", Protection::ReadExecute),
-            Segment::ReadWrite => ("data", Protection::ReadWrite),
+            Segment::ReadWrite => (DATA, Protection::ReadWrite),
         };
         let len = segment.mem_bytes();
         let backing = shared.map_or(Backing::Private(self.private), Backing::Shared);
@@ -152,9 +179,22 @@ impl Planner {
         self.mappings.push(Mapping { name, gva: Gva(segment.gva()), len, protection, backing });
     }
 
+    /// Moves up so that a stack of `len` bytes ends two pages into a window.
+    fn align_stack(&mut self, len: u64) {
+        let end = self.next + GUARD + len;
+        let wanted = (end - STACK_IN_WINDOW).next_multiple_of(WINDOW) + STACK_IN_WINDOW;
+        self.next += wanted - end;
+    }
+
     /// Private memory behind a guard page.
     fn private(&mut self, name: &'static str, len: u64) -> Range {
-        let gva = self.next + GUARD;
+        self.next += GUARD;
+        self.adjacent(name, len)
+    }
+
+    /// Private memory behind what was placed last.
+    fn adjacent(&mut self, name: &'static str, len: u64) -> Range {
+        let gva = self.next;
         let backing = Backing::Private(self.private);
         let protection = Protection::ReadWrite;
         self.mappings.push(Mapping { name, gva: Gva(gva), len, protection, backing });

@@ -123,6 +123,11 @@ pub const GUEST_INDICES_OFFSET: usize = 0x100;
 pub const HOST_INDICES_OFFSET: usize = 0x140;
 /// The offset of [`Abort`].
 pub const ABORT_OFFSET: usize = 0x180;
+/// The offset of the space for short arguments, OUT: see [`SHORT_BYTES`].
+pub const SHORT_OFFSET: usize = 0x200;
+/// How many bytes of arguments a host may put into the channel page itself, so
+/// that a call touches no other page for them.
+pub const SHORT_BYTES: usize = 0x200;
 /// The offset of the completion ring.
 pub const COMPLETIONS_OFFSET: usize = 0x400;
 /// The offset of the request ring.
@@ -159,7 +164,8 @@ const _: () = assert!(offset_of!(Boot, heap) == 0x30 && offset_of!(Boot, stack) 
 const _: () = assert!(REQUEST_TAIL_OFFSET == 0x100 && COMPLETION_HEAD_OFFSET == 0x104);
 const _: () = assert!(REQUEST_HEAD_OFFSET == 0x140 && COMPLETION_TAIL_OFFSET == 0x144);
 const _: () = assert!(offset_of!(Abort, message_gva) == 8 && offset_of!(Abort, detail) == 16);
-const _: () = assert!(ABORT_OFFSET + size_of::<Abort>() <= COMPLETIONS_OFFSET);
+const _: () = assert!(ABORT_OFFSET + size_of::<Abort>() <= SHORT_OFFSET);
+const _: () = assert!(SHORT_OFFSET + SHORT_BYTES == COMPLETIONS_OFFSET);
 const _: () = assert!(completion_offset(RING_ENTRIES - 1) + 32 == REQUESTS_OFFSET);
 const _: () = assert!(request_offset(RING_ENTRIES - 1) + 64 == PAGE_BYTES);
 const _: () = assert!(RING_ENTRIES.is_power_of_two());

@@ -86,8 +86,9 @@ impl TryFrom<u32> for ReturnStatus {
 
 /// From host to guest. OUT throughout.
 ///
-/// The payload is one contiguous range in [`crate::page::Boot::args`] (calls)
-/// or [`crate::page::Boot::replies`] (replies). Arguments stay valid until the
+/// The payload is one contiguous range in [`crate::page::Boot::args`] or, if it
+/// is short, in the channel page (calls), or in [`crate::page::Boot::replies`]
+/// (replies). Arguments stay valid until the
 /// call returns, a reply until the guest moves its completion head past it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,

@@ -62,6 +62,10 @@ pub enum OpenError {
     },
 }
 
+/// The only version that programs may use: `KVM_GET_API_VERSION` in KVM's
+/// documentation. Another answer, or none, is another device.
+const API_VERSION: i32 = 12;
+
 /// What a partition cannot do without.
 const NEEDED: [(Cap, &str); 4] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
@@ -86,6 +90,9 @@ impl Kvm {
             libc::EACCES | libc::EPERM => OpenError::Forbidden,
             errno => OpenError::Broken(io::Error::from_raw_os_error(errno)),
         })?;
+        if kvm.get_api_version() != API_VERSION {
+            return Err(OpenError::Broken(io::Error::from_raw_os_error(libc::ENOTTY)));
+        }
         for (capability, name) in NEEDED {
             if !kvm.check_extension(capability) {
                 return Err(OpenError::Lacking { capability: name });

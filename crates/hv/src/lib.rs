@@ -187,6 +187,17 @@ impl Memory {
         region.write(offset, from).map_err(|_| bad)
     }
 
+    /// Makes pages be there before the guest touches them. Only advice.
+    ///
+    /// # Errors
+    ///
+    /// [`BadSlice`] if they are not all within one writable mapping.
+    pub fn populate(&self, slice: GuestSlice) -> Result<(), BadSlice> {
+        let bad = BadSlice { slice, need: Access::Write };
+        let (region, offset, len) = self.locate(slice, Access::Write).ok_or(bad)?;
+        region.populate(offset, len).map_err(|_| bad)
+    }
+
     /// Reads the aligned word at `gva`, with acquire ordering.
     ///
     /// # Errors

@@ -129,6 +129,17 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Touches all pages of a range that the caller has checked.
+    pub(crate) fn populate(&self, offset: usize, len: usize) {
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        let len = (offset + len).next_multiple_of(PAGE_BYTES) - start;
+        // SAFETY: `start` is within the mapping, says the caller's check.
+        let at = unsafe { self.start.as_ptr().add(start) };
+        // SAFETY: whole pages of a mapping that is ours; populating does not
+        // change contents. A kernel before 5.14 refuses, which is as good.
+        unsafe { libc::madvise(at.cast(), len, libc::MADV_POPULATE_WRITE) };
+    }
+
     fn reserve(len: usize, protection: i32) -> Result<Self, MapError> {
         if len == 0 || !len.is_multiple_of(PAGE_BYTES) {
             return Err(MapError::NotPages { len });

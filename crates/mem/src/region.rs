@@ -79,6 +79,22 @@ impl Region {
         HostPtr(self.mapping.start.as_ptr() as u64)
     }
 
+    /// Makes the pages of a range be there, as if they had been written to.
+    /// Only advice: where the system cannot, they appear when touched.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfBounds`] if the range is not within a writable region.
+    ///
+    /// # Cost
+    ///
+    /// One system call, and a page of memory for each page that was not there.
+    pub fn populate(&self, offset: usize, len: usize) -> Result<(), OutOfBounds> {
+        self.checked(offset, len, self.writable_len())?;
+        self.mapping.populate(offset, len);
+        Ok(())
+    }
+
     /// Fills `to` with a copy of the bytes from `offset`.
     ///
     /// # Errors

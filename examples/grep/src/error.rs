@@ -31,7 +31,7 @@ pub(crate) enum Trouble {
     Input(io::Error),
     #[error(transparent)]
     Sandbox(#[from] BuildError),
-    #[error("the search ended early, as {0}{}", advice(.0))]
+    #[error("the search ended early, as {}{}", .0, advice(.0))]
     Call(#[from] CallError),
 }
 
@@ -39,7 +39,7 @@ fn advice(error: &CallError) -> &'static str {
     match error {
         CallError::DeadlineExceeded { .. } => ": simplify the pattern or give it more --seconds",
         CallError::Guest(GuestFault::OutOfMemory { .. }) | CallError::ResultTooLarge { .. } => {
-            ": a line must not be longer than 64 MiB"
+            ": a line must not be longer than 32 MiB"
         }
         _ => "",
     }

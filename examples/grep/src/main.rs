@@ -38,7 +38,7 @@ use crate::options::Options;
 /// How much of a file goes to the guest in one call.
 const CHUNK_BYTES: usize = 1 << 20;
 /// The longest line that must be possible. It costs nothing until there is one.
-const LINE_BYTES: u64 = 64 << 20;
+const LINE_BYTES: u64 = 32 << 20;
 
 fn main() -> ExitCode {
     match run() {

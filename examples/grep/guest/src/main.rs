@@ -8,18 +8,17 @@ use core::ops::Range;
 
 use cellule_guest::prelude::*;
 use memchr::{memchr, memchr_iter, memrchr};
-use regex::bytes::Regex;
 use spin::Mutex;
 
-use crate::pattern::Flags;
+use crate::pattern::{Flags, Pattern};
 
 /// The search that is under way: one for each sandbox.
 static SEARCH: Mutex<Option<Search>> = Mutex::new(None);
 
 #[guest_function]
 fn compile(pattern: &str, flags: Flags) -> Result<(), String> {
-    let regex = pattern::compile(pattern, flags)?;
-    *SEARCH.lock() = Some(Search { regex, flags, line: 0, rest: Vec::new() });
+    let pattern = Pattern::new(pattern, flags)?;
+    *SEARCH.lock() = Some(Search { pattern, flags, line: 0, rest: Vec::new() });
     Ok(())
 }
 
@@ -37,7 +36,7 @@ fn finish() -> Vec<u8> {
 }
 
 struct Search {
-    regex: Regex,
+    pattern: Pattern,
     flags: Flags,
     /// How many lines were passed.
     line: u64,
@@ -74,18 +73,24 @@ impl Search {
         }
     }
 
-    /// The first line that matches, `from` being a line's start; none is at the end.
-    fn find(&self, lines: &[u8], from: usize) -> Range<usize> {
-        // One search for all the lines up to that one. No match spans lines, so
-        // its end alone tells the line; after the last line's end is none.
-        match self.regex.shortest_match_at(lines, from) {
-            Some(at) if at < lines.len() => {
-                let start = memrchr(b'\n', &lines[from..at]).map_or(from, |end| from + end + 1);
-                let end = memchr(b'\n', &lines[at..]).map_or(lines.len(), |end| at + end + 1);
-                start..end
+    /// The first line at or after `from` that matches; none is at the end.
+    fn find(&self, lines: &[u8], mut from: usize) -> Range<usize> {
+        let Pattern { regex, literal } = &self.pattern;
+        // One search finds the next line of many. No match spans lines, so its
+        // end alone tells the line; after the last line's end there is none.
+        let next = |from| match literal {
+            Some(text) => text.find(&lines[from..]).map(|at| from + at),
+            None => regex.shortest_match_at(lines, from).filter(|at| *at < lines.len()),
+        };
+        while let Some(at) = next(from) {
+            let start = memrchr(b'\n', &lines[from..at]).map_or(from, |end| from + end + 1);
+            let end = memchr(b'\n', &lines[at..]).map_or(lines.len(), |end| at + end + 1);
+            if literal.is_none() || regex.is_match(&lines[start..end]) {
+                return start..end;
             }
-            _ => lines.len()..lines.len(),
+            from = end;
         }
+        lines.len()..lines.len()
     }
 
     /// Goes past lines, all of which are selected or none.

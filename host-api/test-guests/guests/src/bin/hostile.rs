@@ -13,10 +13,9 @@ use cellule_guest::prelude::*;
 #[host_function]
 fn blob(len: u32) -> Result<Vec<u8>, HostError>;
 
-/// The channel page: one guard page and itself below the arguments, which
-/// `marker` lies at the start of.
+/// The channel page, in which short arguments like `marker` lie.
 fn channel_page(marker: &[u8]) -> u64 {
-    (marker.as_ptr() as u64 & !0xfff) - 0x2000
+    marker.as_ptr() as u64 & !0xfff
 }
 
 /// Writes a word into the channel page, and returns as if nothing were.
