@@ -52,7 +52,7 @@ pub enum OpenError {
     )]
     Forbidden,
     /// The device is there and does not work.
-    #[error("/dev/kvm does not answer as KVM: {0}")]
+    #[error("/dev/kvm does not answer as KVM ({0}): see what is mounted there, and dmesg")]
     Broken(#[source] io::Error),
     /// The kernel is too old, or its KVM too small.
     #[error("this kernel's KVM has no {capability}, which needs Linux 4.18 on x86-64")]
