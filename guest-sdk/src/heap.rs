@@ -24,42 +24,61 @@ const LARGE_BYTES: usize = 4 * FIRST_BYTES;
 /// Free memory, and the only code that divides it.
 pub(crate) struct Heap {
     free: Tlsf<'static, u32, u16, LEVELS, LISTS>,
-    /// What is taken into use when the first pages do not suffice: all else.
-    rest: Option<NonNull<[u8]>>,
+    /// What is taken into use next, the nearest last: what is there, and what
+    /// the host must make be there.
+    rest: [Option<NonNull<[u8]>>; 2],
+    /// Makes the host do so.
+    extend: fn(),
 }
 
 // SAFETY: the memory at `rest` is this heap's alone (`give`), whatever thread
-// uses it.
+// uses it; `extend` is a function.
 unsafe impl Send for Heap {}
 
 impl Heap {
     /// A heap without memory: every allocation fails.
     pub(crate) const fn new() -> Self {
-        Self { free: Tlsf::new(), rest: None }
+        Self { free: Tlsf::new(), rest: [None; 2], extend: || () }
     }
 
-    /// Gives the heap its memory, once. Touches only the first two
-    /// pages of a large heap.
+    /// Gives the heap its memory, once: `len` bytes at `start`, of which `there`
+    /// can be used at once and the rest after calling `extend`. Touches only the
+    /// first two pages of a large heap.
     ///
     /// # Safety
     ///
-    /// The `len` bytes at `start` must be readable, writable and nobody else's
-    /// for as long as this heap, or anything allocated from it, is used.
-    pub(crate) unsafe fn give(&mut self, start: NonNull<u8>, len: usize) {
-        let first = if len < LARGE_BYTES { len } else { FIRST_BYTES };
-        // SAFETY: these are the first of the caller's bytes: `Tlsf` asks for
-        // what the caller promises.
-        unsafe { self.free.insert_free_block_ptr(NonNull::slice_from_raw_parts(start, first)) };
-        // SAFETY: `first` is at most `len`: one past the end at the furthest.
-        let behind = unsafe { start.add(first) };
-        self.rest = Some(NonNull::slice_from_raw_parts(behind, len - first));
+    /// The bytes must be readable, writable and nobody else's for as long as
+    /// this heap, or anything allocated from it, is used.
+    pub(crate) unsafe fn give(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        there: usize,
+        extend: fn(),
+    ) {
+        let there = there.min(len);
+        let first = if there < LARGE_BYTES { there } else { FIRST_BYTES };
+        let part = |from: usize, to: usize| {
+            // SAFETY: `from` is at most `len`: one past the end at the furthest.
+            let at = unsafe { start.add(from) };
+            (from < to).then(|| NonNull::slice_from_raw_parts(at, to - from))
+        };
+        if let Some(first) = part(0, first) {
+            // SAFETY: these are the caller's bytes: `Tlsf` asks for what it promises.
+            unsafe { self.free.insert_free_block_ptr(first) };
+        }
+        self.rest = [part(there, len), part(first, there)];
+        self.extend = extend;
     }
 
-    /// Takes all memory into use; `false` if it is already.
+    /// Takes more memory into use; `false` if all is.
     fn grow(&mut self) -> bool {
-        // SAFETY: these bytes are this heap's (`give`) and not yet in use.
-        let grown = self.rest.take().map(|rest| unsafe { self.free.insert_free_block_ptr(rest) });
-        grown.flatten().is_some()
+        let next = self.rest[1].take().or_else(|| {
+            let late = self.rest[0].take();
+            late.inspect(|_| (self.extend)())
+        });
+        // SAFETY: these bytes are this heap's (`give`), there, and not yet in use.
+        next.map(|next| unsafe { self.free.insert_free_block_ptr(next) }).is_some()
     }
 
     /// Allocates; null if there is no block that large.
@@ -107,6 +126,7 @@ impl Heap {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicU32, Ordering};
     use std::boxed::Box;
     use std::vec;
     use std::vec::Vec;
@@ -117,7 +137,7 @@ mod tests {
         let memory = Box::leak(vec![0u8; len].into_boxed_slice());
         let mut heap = Heap::new();
         // SAFETY: leaked, so nobody else's for ever.
-        unsafe { heap.give(NonNull::from(&mut *memory).cast(), len) };
+        unsafe { heap.give(NonNull::from(&mut *memory).cast(), len, len, || ()) };
         heap
     }
 
@@ -186,9 +206,25 @@ mod tests {
     fn a_few_small_blocks_leave_the_rest_untouched() {
         let mut heap = heap(1 << 20);
         assert!(!heap.allocate(layout(4000, 8)).is_null());
-        assert!(heap.rest.is_some());
+        assert!(heap.rest[1].is_some());
         assert!(!heap.allocate(layout(8000, 8)).is_null());
-        assert!(heap.rest.is_none());
+        assert!(heap.rest[1].is_none());
+    }
+
+    #[test]
+    fn what_is_not_there_is_asked_for_before_it_is_touched() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let memory = Box::leak(vec![0u8; 1 << 20].into_boxed_slice());
+        let start = NonNull::from(&mut *memory).cast();
+        let mut heap = Heap::new();
+        let ask = || _ = ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: leaked, so nobody else's for ever.
+        unsafe { heap.give(start, 1 << 20, 64 << 10, ask) };
+        assert!(!heap.allocate(layout(50_000, 8)).is_null());
+        assert_eq!(ASKED.load(Ordering::Relaxed), 0);
+        assert!(!heap.allocate(layout(500_000, 8)).is_null());
+        assert!(heap.allocate(layout(1 << 20, 8)).is_null());
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1);
     }
 
     #[test]

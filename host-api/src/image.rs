@@ -155,6 +155,7 @@ impl Image {
         let plan = Plan {
             space: Arc::clone(&layout.space),
             shared: Arc::clone(&self.0.sealed),
+            early_len: layout.early_len,
             start: layout.start,
         };
         let template = hypervisor.template(plan)?;

@@ -10,9 +10,9 @@
 //!  channel page       RW-
 //!  heap               RW-   zero until touched
 //!  guard
-//!  arguments          RW-   written by the host for calls with long arguments
-//!  guard
 //!  replies            RW-   written by the host for each host call
+//!  guard
+//!  arguments          RW-   written by the host for calls with long arguments
 //! ```
 //!
 //! What every call touches is a *window* of eight aligned pages: the two upper
@@ -38,6 +38,10 @@ const WINDOW: u64 = 8 * PAGE;
 const STACK_IN_WINDOW: u64 = 2 * PAGE;
 /// How much of the heap's start is in the window: what is left of it.
 const HEAP_IN_WINDOW: u64 = 5 * PAGE;
+/// How much of the heap is there from the start. The rest is mapped when the
+/// guest asks, so that a large heap does not make creation dearer: KVM keeps ten
+/// bytes for each page of a slot, zeroed when the slot is made.
+const HEAP_EARLY: u64 = 64 << 10;
 /// The most of the image's writable data that is made to be there beforehand.
 const DATA_POPULATED: u64 = 16 * PAGE;
 const _: () = assert!(STACK_IN_WINDOW + PAGE + HEAP_IN_WINDOW == WINDOW);
@@ -101,6 +105,8 @@ pub(crate) struct Layout {
     pub(crate) replies: Range,
     heap: Range,
     stack: Range,
+    /// How much of the private memory is there from the start.
+    pub(crate) early_len: u64,
 }
 
 impl Layout {
@@ -119,16 +125,21 @@ impl Layout {
         plan.align_stack(sizes.stack);
         let stack = plan.private("stack", sizes.stack);
         let page = plan.adjacent("channel page", PAGE);
-        let heap = plan.adjacent("heap", sizes.heap);
-        let args = plan.private("arguments", sizes.message);
+        // Addresses are handed out in this order, and memory in another: what is
+        // late, most of the heap and the long arguments, comes last.
+        let heap_gva = plan.next;
+        plan.next += sizes.heap;
         let replies = plan.private("replies", sizes.message);
+        let early_len = plan.private + sizes.heap.min(HEAP_EARLY);
+        let heap = plan.at(heap_gva, "heap", sizes.heap);
+        let args = plan.private("arguments", sizes.message);
         let start = Start {
             entry: Gva(program.entry()),
             stack: Gva(stack.gva + stack.len_bytes),
             argument: Gva(page.gva),
         };
         let space = Arc::new(AddressSpace::new(plan.mappings, supervisor)?);
-        Ok(Self { space, start, page: Gva(page.gva), args, replies, heap, stack })
+        Ok(Self { space, start, page: Gva(page.gva), args, replies, heap, stack, early_len })
     }
 
     /// What the first call is going to touch, to be there beforehand.
@@ -152,7 +163,8 @@ impl Layout {
             replies: self.replies,
             heap: self.heap,
             stack: self.stack,
-            reserved: [0; 22],
+            heap_there_bytes: self.heap.len_bytes.min(HEAP_EARLY),
+            reserved: [0; 21],
         }
     }
 }
@@ -195,11 +207,16 @@ impl Planner {
     /// Private memory behind what was placed last.
     fn adjacent(&mut self, name: &'static str, len: u64) -> Range {
         let gva = self.next;
+        self.next += len;
+        self.at(gva, name, len)
+    }
+
+    /// Private memory at an address.
+    fn at(&mut self, gva: u64, name: &'static str, len: u64) -> Range {
         let backing = Backing::Private(self.private);
         let protection = Protection::ReadWrite;
         self.mappings.push(Mapping { name, gva: Gva(gva), len, protection, backing });
         self.private += len;
-        self.next = gva + len;
         Range { gva, len_bytes: len }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cellule_abi::doorbell::Doorbell;
+use cellule_abi::page::SHORT_BYTES;
 use cellule_abi::wire;
 use cellule_abi::{Args, Schema, Signature};
 use cellule_channel::Event;
@@ -220,6 +221,11 @@ impl Sandbox {
         let began = Event::CallBegan { call: id, function };
         self.exchange.channel.record(began).map_err(CallError::NotRecorded)?;
         self.calls += 1;
+        if bytes > SHORT_BYTES as u64 {
+            // The place of long arguments is late memory.
+            let extended = self.partition.extend().map_err(|e| HostFailure::Run(e).into());
+            extended.inspect_err(|error| self.fail(id, error))?;
+        }
         let memory = self.partition.memory();
         let posted = self.exchange.post_call(memory, id, index, [&self.head, tail]);
         posted.inspect_err(|error| self.fail(id, error))?;
@@ -291,6 +297,10 @@ impl Sandbox {
             Ok(Doorbell::Submit) => false,
             Ok(Doorbell::Wait) => true,
             Ok(Doorbell::Abort) => return Err(self.exchange.abort(memory)),
+            Ok(Doorbell::Extend) => {
+                self.partition.extend().map_err(HostFailure::Run)?;
+                return Ok(None);
+            }
             Err(value) => return Err(GuestFault::UnknownDoorbell { value }.into()),
         };
         self.exchange.drain(memory)?;

@@ -216,7 +216,7 @@ fn running_out_of_memory_has_its_own_error() {
 #[test]
 fn an_unknown_doorbell_operation_ends_the_guest() {
     on_every_backend(faults(), |make| {
-        for operation in (0..=u8::MAX).filter(|operation| !(1..=3).contains(operation)) {
+        for operation in (0..=u8::MAX).filter(|operation| !(1..=4).contains(operation)) {
             let fault =
                 fault(&mut make(), |sandbox| sandbox.call::<()>("ring", (operation,)).unwrap_err());
             assert_eq!(fault, GuestFault::UnknownDoorbell { value: operation });

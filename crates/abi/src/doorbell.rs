@@ -21,13 +21,16 @@ pub enum Doorbell {
     Wait = 2,
     /// I cannot go on; the abort block says why. The guest is never resumed.
     Abort = 3,
+    /// Make all of my heap be there, see [`crate::page::Boot::heap_there_bytes`],
+    /// and let me go on at once.
+    Extend = 4,
 }
 
 impl TryFrom<u8> for Doorbell {
     type Error = u8;
 
     fn try_from(value: u8) -> Result<Self, u8> {
-        [Self::Submit, Self::Wait, Self::Abort]
+        [Self::Submit, Self::Wait, Self::Abort, Self::Extend]
             .into_iter()
             .find(|operation| *operation as u8 == value)
             .ok_or(value)

@@ -44,8 +44,11 @@ pub struct Boot {
     pub heap: Range,
     /// The stack that the guest starts on; below it is an unmapped guard page.
     pub stack: Range,
+    /// How many bytes at the start of the heap are there from the start. Before it
+    /// touches the rest, the guest rings [`crate::doorbell::Doorbell::Extend`].
+    pub heap_there_bytes: u64,
     /// Zero. Space for the clock, the generation and entropy of later versions.
-    pub reserved: [u64; 22],
+    pub reserved: [u64; 21],
 }
 
 /// The ring indices that the guest writes. IN.
@@ -161,6 +164,7 @@ const _: () = assert!(size_of::<GuestIndices>() == 0x40 && size_of::<HostIndices
 const _: () = assert!(size_of::<Abort>() == 0x40);
 const _: () = assert!(offset_of!(Boot, args) == 0x10 && offset_of!(Boot, replies) == 0x20);
 const _: () = assert!(offset_of!(Boot, heap) == 0x30 && offset_of!(Boot, stack) == 0x40);
+const _: () = assert!(offset_of!(Boot, heap_there_bytes) == 0x50);
 const _: () = assert!(REQUEST_TAIL_OFFSET == 0x100 && COMPLETION_HEAD_OFFSET == 0x104);
 const _: () = assert!(REQUEST_HEAD_OFFSET == 0x140 && COMPLETION_TAIL_OFFSET == 0x144);
 const _: () = assert!(offset_of!(Abort, message_gva) == 8 && offset_of!(Abort, detail) == 16);

@@ -1,6 +1,7 @@
 //! One VM with one vCPU.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use cellule_abi::doorbell::DOORBELL_PORT;
@@ -22,10 +23,12 @@ use crate::template::KvmTemplate;
 #[derive(Debug)]
 pub(crate) struct KvmPartition {
     vcpu: VcpuFd,
-    _vm: VmFd,
+    vm: VmFd,
     /// Keeps both regions mapped for as long as the VM can reach them.
     memory: Memory,
     private: Arc<Region>,
+    /// How much of the private memory is mapped; all, once extended.
+    mapped: usize,
     target: Target,
     counters: Counters,
 }
@@ -40,8 +43,9 @@ impl KvmPartition {
         let target = Target::new()?;
         let private = Arc::new(Region::demand_zero(template.private_len)?);
         let vm = device.kvm.create_vm().map_err(refused("create a VM"))?;
-        map(&vm, 0, CONTROL_GPA, &template.fixed)?;
-        map(&vm, 1, PRIVATE_GPA, &private)?;
+        let (fixed, mapped) = (&template.fixed, template.early_len);
+        map(&vm, 0, CONTROL_GPA, fixed, 0..fixed.len()).map_err(refused("map shared memory"))?;
+        map(&vm, 1, PRIVATE_GPA, &private, 0..mapped).map_err(refused("map private memory"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
         vcpu.set_cpuid2(&device.cpuid).map_err(refused("set CPUID"))?;
         if device.features.xcr0 != 0 {
@@ -60,7 +64,8 @@ impl KvmPartition {
             (Arc::clone(&template.fixed), template.shared_start),
             (Arc::clone(&private), PRIVATE_RESERVED),
         );
-        Ok(Self { vcpu, _vm: vm, memory, private, target, counters: Counters::default() })
+        let counters = Counters::default();
+        Ok(Self { vcpu, vm, memory, private, mapped, target, counters })
     }
 
     /// Reads what ring 3 did from the frame that the processor pushed. Two
@@ -78,20 +83,31 @@ impl KvmPartition {
     }
 }
 
-/// Maps a region, all of it, at a guest physical address.
-fn map(vm: &VmFd, slot: u32, gpa: u64, region: &Region) -> Result<(), CreateError> {
-    let HostPtr(userspace_addr) = region.host_ptr();
+/// Maps a range of a region, in whole pages, as far behind `gpa` as it is in the region.
+fn map(
+    vm: &VmFd,
+    slot: u32,
+    gpa: u64,
+    region: &Region,
+    range: Range<usize>,
+) -> Result<(), kvm_ioctls::Error> {
+    // A range beyond the region would let the guest reach memory of the host's.
+    if range.start > range.end || range.end > region.len() {
+        return Err(kvm_ioctls::Error::new(libc::EINVAL));
+    }
+    let HostPtr(start) = region.host_ptr();
     let slot = kvm_userspace_memory_region {
         slot,
         flags: if region.is_writable() { 0 } else { KVM_MEM_READONLY },
-        guest_phys_addr: gpa,
-        memory_size: region.len() as u64,
-        userspace_addr,
+        guest_phys_addr: gpa + range.start as u64,
+        memory_size: range.len() as u64,
+        userspace_addr: start + range.start as u64,
     };
-    // SAFETY: the address range is the region's, which the partition keeps
-    // mapped until after the VM is gone; slots do not overlap (`KvmTemplate`
-    // checks the lengths); the host touches the region by copies only.
-    unsafe { vm.set_user_memory_region(slot) }.map_err(refused("map memory"))
+    // SAFETY: the address range is the region's (checked above), which the
+    // partition keeps mapped until after the VM is gone; slots do not overlap
+    // (`KvmTemplate` checks the lengths, and the private ranges adjoin); the
+    // host touches the region by copies only.
+    unsafe { vm.set_user_memory_region(slot) }
 }
 
 /// What a run came to, free of borrows of the run page.
@@ -138,6 +154,18 @@ impl Partition for KvmPartition {
                 Err(RunError { step: "run the vCPU", source: io::Error::from_raw_os_error(errno) })
             }
         }
+    }
+
+    fn extend(&mut self) -> Result<(), RunError> {
+        let late = self.mapped..self.private.len();
+        if late.is_empty() {
+            return Ok(());
+        }
+        self.counters.hypercalls += 1;
+        map(&self.vm, 2, PRIVATE_GPA, &self.private, late)
+            .map_err(|error| RunError { step: "map late memory", source: error.into() })?;
+        self.mapped = self.private.len();
+        Ok(())
     }
 
     fn kicker(&self) -> Kicker {

@@ -21,6 +21,8 @@ pub(crate) struct KvmTemplate {
     pub(crate) shared_start: usize,
     /// The length of a partition's private memory, the exception stack included.
     pub(crate) private_len: usize,
+    /// How much of that is mapped from the start.
+    pub(crate) early_len: usize,
     pub(crate) regs: kvm_regs,
     pub(crate) sregs: kvm_sregs,
 }
@@ -32,6 +34,8 @@ impl KvmTemplate {
         let fixed = Region::read_only(&[&pages, &plan.shared])?;
         let private = usize::try_from(plan.space.private_len()).unwrap_or(usize::MAX);
         let private_len = private.saturating_add(PRIVATE_RESERVED);
+        let early = usize::try_from(plan.early_len).unwrap_or(usize::MAX);
+        let early_len = early.saturating_add(PRIVATE_RESERVED).min(private_len);
         for len in [fixed.len(), private_len] {
             if len as u64 > PRIVATE_GPA {
                 return Err(MapError::NotPages { len }.into());
@@ -45,6 +49,7 @@ impl KvmTemplate {
             fixed: Arc::new(fixed),
             shared_start: pages.len(),
             private_len,
+            early_len,
         })
     }
 }

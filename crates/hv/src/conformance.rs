@@ -12,6 +12,8 @@ use crate::{
     AddressSpace, Backing, Exit, Gva, Hypervisor, Mapping, Partition, Plan, Protection, Start,
 };
 
+/// Where the page of memory is that is there only once extended.
+pub const LATE: u64 = 0x40_a000;
 /// Where a case's code is.
 pub const TEXT: u64 = 0x40_0000;
 /// A page that it may write.
@@ -174,10 +176,14 @@ pub struct Outcome {
 pub fn suite(hypervisor: &dyn Hypervisor) -> Vec<Outcome> {
     let endless =
         Outcome { name: "a_kick_stops_an_endless_loop", failure: endless_loop(hypervisor).err() };
+    let late = Outcome {
+        name: "late_memory_is_there_once_extended",
+        failure: late_memory(hypervisor).err(),
+    };
     let cases = CASES.iter();
     cases
         .map(|case| Outcome { name: case.name, failure: run(hypervisor, case).err() })
-        .chain([endless])
+        .chain([endless, late])
         .collect()
 }
 
@@ -202,6 +208,25 @@ fn endless_loop(hypervisor: &dyn Hypervisor) -> Result<(), String> {
     match exit {
         Ok(Exit::Kicked) => Ok(()),
         other => Err(format!("a kick was expected, {other:x?} came")),
+    }
+}
+
+/// The first ring comes before the late page is touched, the second after it
+/// was found zero and written.
+fn late_memory(hypervisor: &dyn Hypervisor) -> Result<(), String> {
+    // mov rax, LATE; out 1, al; xor al, [rax]; mov byte [rax], 5; out 1, al
+    let code = [0x48, 0xc7, 0xc0, 0, 0xa0, 0x40, 0, 0xe6, 1, 0x32, 0x00, 0xc6, 0x00, 5, 0xe6, 1];
+    let mut partition = partition(hypervisor, &code)?;
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let first = partition.run().map_err(|error| text(&error))?;
+    for _ in 0..2 {
+        partition.extend().map_err(|error| text(&error))?;
+    }
+    let second = partition.run().map_err(|error| text(&error))?;
+    let written = partition.memory().load_u32(Gva(LATE)).map_err(|error| text(&error))?;
+    match (first, second, written) {
+        (Exit::Doorbell(0), Exit::Doorbell(0), 5) => Ok(()),
+        other => Err(format!("two rings and a 5 were expected, {other:x?} came")),
     }
 }
 
@@ -232,12 +257,14 @@ pub fn partition(hypervisor: &dyn Hypervisor, code: &[u8]) -> Result<Box<dyn Par
         page("text", TEXT, Protection::ReadExecute, Backing::Shared(0)),
         page("data", DATA, Protection::ReadWrite, Backing::Private(0)),
         page("stack", STACK, Protection::ReadWrite, Backing::Private(PAGE_BYTES)),
+        page("late", LATE, Protection::ReadWrite, Backing::Private(2 * PAGE_BYTES)),
     ];
     let text = |error: &dyn std::error::Error| error.to_string();
     let space = AddressSpace::new(mappings, Gva(SUPERVISOR)).map_err(|error| text(&error))?;
     let plan = Plan {
         space: Arc::new(space),
         shared: Arc::new(Sealed::new(code).map_err(|error| text(&error))?),
+        early_len: 2 * PAGE_BYTES,
         start: Start { entry: Gva(TEXT), stack: Gva(STACK + PAGE_BYTES), argument: Gva(0) },
     };
     let template = hypervisor.template(plan).map_err(|error| text(&error))?;

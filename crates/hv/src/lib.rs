@@ -46,6 +46,9 @@ pub struct Plan {
     pub space: Arc<AddressSpace>,
     /// The bytes behind [`Backing::Shared`]: the same physical pages in every partition.
     pub shared: Arc<Sealed>,
+    /// How many bytes of private memory, whole pages, a guest can reach from the
+    /// start; the rest once it is [extended](Partition::extend).
+    pub early_len: u64,
     /// Where and how a guest starts.
     pub start: Start,
 }
@@ -89,6 +92,14 @@ pub trait Partition: Debug + Send {
     ///
     /// For as long as the guest likes, unless kicked.
     fn run(&mut self) -> Result<Exit, RunError>;
+
+    /// Lets the guest reach all of its private memory. The first time costs a
+    /// hypercall, later ones nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the hypervisor refuses.
+    fn extend(&mut self) -> Result<(), RunError>;
 
     /// A handle that stops [`Partition::run`] from any thread.
     fn kicker(&self) -> Kicker;

@@ -3,9 +3,11 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-use cellule_abi::page::Range;
+use cellule_abi::doorbell::Doorbell;
+use cellule_abi::page::Boot;
 
-use super::page::native;
+use super::page::{Page, native};
+use crate::channel::Port;
 use crate::exclusive::Exclusive;
 use crate::heap::Heap;
 
@@ -17,11 +19,15 @@ static ALLOCATOR: Allocator = Allocator;
 struct Allocator;
 
 /// Gives the heap its memory.
-pub(super) fn start(range: Range) {
-    let start = NonNull::new(ptr::with_exposed_provenance_mut(native(range.gva)));
-    // SAFETY: the host mapped this range readable and writable for the guest's
-    // allocator, for as long as the guest runs; `boot.heap` is used only here.
-    HEAP.with(|heap| start.map(|start| unsafe { heap.give(start, native(range.len_bytes)) }));
+pub(super) fn start(boot: &Boot) {
+    let (len, there) = (native(boot.heap.len_bytes), native(boot.heap_there_bytes));
+    let start = NonNull::new(ptr::with_exposed_provenance_mut(native(boot.heap.gva)));
+    HEAP.with(|heap| {
+        // SAFETY: the host mapped this range readable and writable for the
+        // guest's allocator, for as long as the guest runs, once `extend` was
+        // called for what is not there yet; `boot.heap` is used only here.
+        start.map(|start| unsafe { heap.give(start, len, there, || Page.ring(Doorbell::Extend)) })
+    });
 }
 
 // SAFETY: `Heap` gives blocks of the layout asked for that overlap no other

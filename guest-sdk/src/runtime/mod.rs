@@ -36,7 +36,7 @@ fn main() -> ! {
     if (boot.magic, boot.abi_version, boot.ring_entries) != (MAGIC, ABI_VERSION, RING_ENTRIES) {
         panic::abort(AbortCode::BadChannel, format_args!("the host speaks another ABI"));
     }
-    allocator::start(boot.heap);
+    allocator::start(&boot);
     logger::start();
     loop {
         serve(unbroken(CHANNEL.with(Channel::next_call)));
