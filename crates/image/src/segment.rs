@@ -124,7 +124,9 @@ impl Memory {
 
     /// Writes a pointer into a writable segment; `None` if it is not inside one.
     ///
-    /// Content grows as far as the pointer needs, so never beyond the segment.
+    /// Content grows as far as the pointer needs, so never beyond the segment, and
+    /// by a page at most: no linker writes pointers into zeroed memory, and a tiny
+    /// file shall not make the host fill much of it.
     pub(crate) fn write_pointer(&mut self, gva: u64, pointer: u64) -> Option<()> {
         let bytes = pointer.to_le_bytes();
         let segment = self.segments.iter_mut().find(|segment| {
@@ -133,6 +135,10 @@ impl Memory {
         let start = usize::try_from(gva.checked_sub(segment.gva)?).ok()?;
         let end = start.checked_add(bytes.len())?;
         if segment.bytes.len() < end {
+            let growth = end.checked_sub(segment.bytes.len())?;
+            if growth > PAGE_BYTES {
+                return None;
+            }
             segment.bytes.resize(end, 0);
         }
         segment.bytes.get_mut(start..end)?.copy_from_slice(&bytes);
