@@ -79,7 +79,7 @@ impl Floor {
             backing: Backing::Shared(0),
         };
         let space = AddressSpace::new(vec![text], Gva(SUPERVISOR)).map_err(FloorError::Space)?;
-        let control = Control::build(&space);
+        let control = Control::build(&space, u64::MAX);
         let kvm = Kvm::new().map_err(refused("open /dev/kvm"))?;
         let mut bytes = control.bytes.clone();
         bytes.extend_from_slice(&CODE);

@@ -318,7 +318,11 @@ impl Sandbox {
         let Gva(rip) = fault.rip;
         GuestFault::Exception(Box::new(Exception {
             fault,
-            target: fault.address.map(|address| space.describe(address)),
+            target: fault.address.map(|address| {
+                // Bit 0 of the error code: whether the page was there.
+                let late = space.find(address).is_some() && fault.error_code & 1 == 0;
+                space.describe(address) + if late { " not asked for yet" } else { "" }
+            }),
             function: self.image.program().symbol_at(rip).map(|location| location.to_string()),
         }))
     }

@@ -8,6 +8,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use cellule::{CallError, GuestFault, Gva, Image, Poison, Sandbox};
 use cellule_test_guests::faults;
 use support::{backends, on_every_backend};
@@ -210,6 +212,29 @@ fn running_out_of_memory_has_its_own_error() {
             fault(&mut make(), |sandbox| sandbox.call::<u64>("exhaust_the_heap", ()).unwrap_err());
         let GuestFault::OutOfMemory { bytes, .. } = &fault else { panic!("{fault}") };
         assert_eq!(*bytes, 1 << 16, "{fault}");
+    });
+}
+
+/// Most of a heap is there only once the guest has asked for it.
+#[test]
+fn late_memory_that_was_not_asked_for_ends_the_guest_however_it_is_touched() {
+    let limit = Duration::from_secs(10);
+    on_every_backend(faults(), |make| {
+        for how in ["read", "write", "sse read", "avx write", "rep movsb", "xadd", "push", "fxsave"]
+        {
+            let mut sandbox = make();
+            let heap = sandbox.call::<u64>("heap_address", ()).unwrap();
+            let late = (heap & !0xfff) + (1 << 20);
+            let error = match how {
+                "read" => sandbox.call_within::<u8>(limit, "read_at", (late,)).unwrap_err(),
+                "write" => sandbox.call_within::<()>(limit, "write_at", (late,)).unwrap_err(),
+                how => sandbox.call_within::<()>(limit, "touch_at", (late, how)).unwrap_err(),
+            };
+            // A page fault like any other: no emulator has looked at the instruction.
+            let expected = "which is heap (rw-) not asked for yet";
+            assert!(error.to_string().contains("#PF"), "{how}: {error}");
+            assert!(error.to_string().contains(expected), "{how}: {error}");
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use cellule_hv::x86::{
 use cellule_hv::{Counters, CreateError, Exit, Memory, Partition, RunError, Unexpected};
 use cellule_kick::{Kicker, Target};
 use cellule_mem::{HostPtr, Region};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region, kvm_xcrs};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use crate::template::KvmTemplate;
@@ -29,6 +29,8 @@ pub(crate) struct KvmPartition {
     private: Arc<Region>,
     /// How much of the private memory is mapped; all, once extended.
     mapped: usize,
+    /// The system registers with the page tables that map all of it.
+    extended: kvm_sregs,
     target: Target,
     counters: Counters,
 }
@@ -65,7 +67,8 @@ impl KvmPartition {
             (Arc::clone(&private), PRIVATE_RESERVED),
         );
         let counters = Counters::default();
-        Ok(Self { vcpu, vm, memory, private, mapped, target, counters })
+        let extended = kvm_sregs { cr3: template.extended_root, ..template.sregs };
+        Ok(Self { vcpu, vm, memory, private, mapped, extended, target, counters })
     }
 
     /// Reads what ring 3 did from the frame that the processor pushed. Two
@@ -165,6 +168,10 @@ impl Partition for KvmPartition {
         map(&self.vm, 2, PRIVATE_GPA, &self.private, late)
             .map_err(|error| RunError { step: "map late memory", source: error.into() })?;
         self.mapped = self.private.len();
+        // Ring 3 can have changed none of these but the data segments' selectors,
+        // which mean nothing to it.
+        self.vcpu.sync_regs_mut().sregs = self.extended;
+        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
         Ok(())
     }
 

@@ -25,11 +25,13 @@ pub(crate) struct KvmTemplate {
     pub(crate) early_len: usize,
     pub(crate) regs: kvm_regs,
     pub(crate) sregs: kvm_sregs,
+    /// The root of the page tables with late memory.
+    pub(crate) extended_root: u64,
 }
 
 impl KvmTemplate {
     pub(crate) fn new(device: Arc<Device>, plan: Plan) -> Result<Self, CreateError> {
-        let control = Control::build(&plan.space);
+        let control = Control::build(&plan.space, plan.early_len);
         let pages = Sealed::new(&control.bytes)?;
         let fixed = Region::read_only(&[&pages, &plan.shared])?;
         let private = usize::try_from(plan.space.private_len()).unwrap_or(usize::MAX);
@@ -48,6 +50,7 @@ impl KvmTemplate {
             space: plan.space,
             fixed: Arc::new(fixed),
             shared_start: pages.len(),
+            extended_root: control.extended_root,
             private_len,
             early_len,
         })

@@ -100,6 +100,12 @@ pub const CASES: &[Case] = &[
         expected: &[Expected::PageFault(SUPERVISOR + PAGE_BYTES)],
     },
     Case {
+        name: "guest_cannot_touch_late_memory_before_it_is_extended",
+        // mov rax, LATE; mov al, [rax]
+        code: &[0x48, 0xc7, 0xc0, 0, 0xa0, 0x40, 0, 0x8a, 0],
+        expected: &[Expected::PageFault(LATE)],
+    },
+    Case {
         name: "guest_cannot_reach_beyond_its_mappings",
         // mov rax, -8 (upper half); mov al, [rax]
         code: &[0x48, 0xc7, 0xc0, 0xf8, 0xff, 0xff, 0xff, 0x8a, 0],

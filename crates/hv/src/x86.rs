@@ -10,10 +10,14 @@
 //!  supervisor + 0 tables  R--  <---  CONTROL_GPA + 0    GDT, TSS, IDT
 //!  supervisor + 1 stubs   R-X  <---  CONTROL_GPA + 1    32 exception stubs
 //!  supervisor + 2 stack   RW-  <---  PRIVATE_GPA + 0    exception frames
-//!  (not mapped)                      CONTROL_GPA + 2..  page tables
+//!  (not mapped)                      CONTROL_GPA + 2..  page tables, twice
 //!  Backing::Shared(n)          <---  behind the page tables + n
 //!  Backing::Private(n)         <---  PRIVATE_GPA + 1 page + n
 //! ```
+//!
+//! There are two sets of page tables: at first, late memory is not mapped, so
+//! that touching it is a page fault like any other and never reaches the
+//! hypervisor's instruction emulator; once it is there, the other root is used.
 //!
 //! All of the numbers are from the Intel SDM, volume 3: chapters 3 (segments),
 //! 5 (paging), 7 (exceptions), 9.7 (TSS), and volume 1, 20.5 (I/O bitmap).
@@ -62,8 +66,10 @@ const STUB_BYTES: usize = 16;
 pub struct Control {
     /// The pages; their first byte is at [`CONTROL_GPA`].
     pub bytes: Vec<u8>,
-    /// Guest physical address of the root page table, for CR3.
+    /// Guest physical address of the root page table, for CR3, without late memory.
     pub root: u64,
+    /// The same with all memory.
+    pub extended_root: u64,
     /// Guest virtual address of the GDT.
     pub gdt: Gva,
     /// The GDT's limit.
@@ -79,26 +85,33 @@ pub struct Control {
 }
 
 impl Control {
-    /// Builds the control pages of an address space.
+    /// Builds the control pages of an address space, whose private memory from
+    /// `early_len` on is late.
     ///
     /// # Cost
     ///
     /// Eight bytes for every page that is mapped, plus some pages.
-    pub fn build(space: &AddressSpace) -> Self {
+    pub fn build(space: &AddressSpace, early_len: u64) -> Self {
         let supervisor = space.supervisor();
         let mut builder = Builder::new();
         builder.tables_page(supervisor);
         builder.stubs_page();
         // The shared pages lie behind the control pages, whose number follows
         // from the addresses alone: build once to count, then for good.
-        let count = PageTables::new(space, 0).pages.len() as u64;
-        let shared_gpa = CONTROL_GPA + (2 + count) * PAGE_BYTES;
-        let tables = PageTables::new(space, shared_gpa);
-        let root = tables.gpa(0);
-        builder.bytes.extend(tables.pages.iter().flatten().flat_map(|entry| entry.to_le_bytes()));
+        let both = |shared_gpa| {
+            let early = PageTables::new(space, shared_gpa, 2, early_len);
+            let all = PageTables::new(space, shared_gpa, early.end(), u64::MAX);
+            [early, all]
+        };
+        let [_, all] = both(0);
+        let [early, all] = both(CONTROL_GPA + all.end() * PAGE_BYTES);
+        let (root, extended_root) = (early.gpa(0), all.gpa(0));
+        let entries = [early.pages, all.pages].into_iter().flatten().flatten();
+        builder.bytes.extend(entries.flat_map(u64::to_le_bytes));
         Self {
             bytes: builder.bytes,
             root,
+            extended_root,
             gdt: Gva(supervisor.0 + TABLES),
             gdt_limit: 7 * 8 - 1,
             idt: Gva(supervisor.0 + TABLES + IDT_OFFSET as u64),
@@ -205,6 +218,10 @@ fn interrupt_gate(stub: u64) -> u128 {
 /// Four-level page tables, in the order in which they were needed.
 struct PageTables {
     pages: Vec<[u64; 512]>,
+    /// How many control pages precede them.
+    first: u64,
+    /// Where in private memory the part begins that is not mapped.
+    limit: u64,
 }
 
 // SDM 5.5.4, the bits of an entry.
@@ -217,8 +234,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 impl PageTables {
-    fn new(space: &AddressSpace, shared_gpa: u64) -> Self {
-        let mut tables = Self { pages: vec![[0; 512]] };
+    fn new(space: &AddressSpace, shared_gpa: u64, first: u64, limit: u64) -> Self {
+        let mut tables = Self { pages: vec![[0; 512]], first, limit };
         for mapping in space.mappings() {
             tables.map(mapping, shared_gpa);
         }
@@ -230,9 +247,12 @@ impl PageTables {
     }
 
     fn map(&mut self, mapping: &Mapping, shared_gpa: u64) {
-        let gpa = match mapping.backing {
-            Backing::Shared(offset) => shared_gpa + offset,
-            Backing::Private(offset) => PRIVATE_GPA + PRIVATE_RESERVED as u64 + offset,
+        let (gpa, len) = match mapping.backing {
+            Backing::Shared(offset) => (shared_gpa + offset, mapping.len),
+            Backing::Private(offset) => {
+                let len = self.limit.saturating_sub(offset).min(mapping.len);
+                (PRIVATE_GPA + PRIVATE_RESERVED as u64 + offset, len)
+            }
         };
         let bits = USER
             | match mapping.protection {
@@ -240,7 +260,7 @@ impl PageTables {
                 Protection::ReadExecute => 0,
                 Protection::ReadWrite => WRITABLE | NO_EXECUTE,
             };
-        for page in 0..mapping.len / PAGE_BYTES {
+        for page in 0..len / PAGE_BYTES {
             let offset = page * PAGE_BYTES;
             self.entry(mapping.gva.0 + offset, gpa + offset, bits);
         }
@@ -275,9 +295,14 @@ impl PageTables {
         }
     }
 
-    /// Guest physical address of a table: they follow the first two pages.
+    /// Guest physical address of a table.
     fn gpa(&self, table: usize) -> u64 {
-        CONTROL_GPA + (2 + table as u64) * PAGE_BYTES
+        CONTROL_GPA + (self.first + table as u64) * PAGE_BYTES
+    }
+
+    /// How many control pages there are up to and including these.
+    fn end(&self) -> u64 {
+        self.first + self.pages.len() as u64
     }
 }
 
@@ -303,7 +328,11 @@ mod tests {
 
     /// Walks the tables as the processor does.
     fn walk(control: &Control, gva: u64) -> Option<u64> {
-        let mut table = control.root;
+        walk_from(control, control.extended_root, gva)
+    }
+
+    fn walk_from(control: &Control, root: u64, gva: u64) -> Option<u64> {
+        let mut table = root;
         let mut entry = 0;
         for level in [3, 2, 1, 0] {
             let index = gva >> (12 + 9 * level) & 511;
@@ -319,7 +348,7 @@ mod tests {
 
     #[test]
     fn every_page_has_the_protection_that_was_asked_for() {
-        let control = Control::build(&space());
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
         let bits = |gva| walk(&control, gva).map(|entry| entry & (WRITABLE | USER | NO_EXECUTE));
         assert_eq!(bits(0x40_0000), Some(USER));
         assert_eq!(bits(0x40_2000), Some(USER | WRITABLE | NO_EXECUTE));
@@ -331,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_is_not_mapped() {
-        let control = Control::build(&space());
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
         for gva in [0, 0x1000, 0x3f_f000, 0x40_3000, 0x40_7000, 0x7fff_f000, 0x9000_0000] {
             assert_eq!(walk(&control, gva), None, "{gva:#x} should NOT be mapped");
         }
@@ -339,7 +368,7 @@ mod tests {
 
     #[test]
     fn shared_pages_lie_behind_the_control_pages_and_private_ones_behind_the_stack() {
-        let control = Control::build(&space());
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
         let shared = walk(&control, 0x40_1000).unwrap() & ADDRESS;
         assert_eq!(shared, CONTROL_GPA + control.bytes.len() as u64 + PAGE_BYTES);
         let data = walk(&control, 0x40_2000).unwrap() & ADDRESS;
@@ -347,8 +376,20 @@ mod tests {
     }
 
     #[test]
+    fn late_memory_is_mapped_in_the_extended_tables_alone() {
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
+        // The second of the two early pages is the heap's first.
+        for gva in [0x40_0000, 0x40_2000, 0x40_4000, 0x8000_0000] {
+            let early = walk_from(&control, control.root, gva);
+            assert_eq!(early, walk(&control, gva), "{gva:#x} should be the same in both");
+        }
+        assert_eq!(walk_from(&control, control.root, 0x8000_1000), None);
+        assert!(walk(&control, 0x8000_1000).is_some());
+    }
+
+    #[test]
     fn no_page_is_both_writable_and_executable_and_none_needs_its_bits_set() {
-        let control = Control::build(&space());
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
         for gva in (0..0x100_0000).chain(0x8000_0000..0x8010_0000).step_by(4096) {
             let Some(entry) = walk(&control, gva) else { continue };
             assert!(entry & WRITABLE == 0 || entry & NO_EXECUTE != 0, "{gva:#x} should NOT be W+X");
@@ -358,7 +399,7 @@ mod tests {
 
     #[test]
     fn the_io_bitmap_opens_one_port() {
-        let control = Control::build(&space());
+        let control = Control::build(&space(), 2 * PAGE_BYTES);
         let bitmap = &control.bytes[TSS_OFFSET + 104..][..2];
         assert_eq!(bitmap, [0b1111_1101, 0xff]);
         assert_eq!(usize::from(control.tss_limit), 105, "ports above 15 are beyond the limit");

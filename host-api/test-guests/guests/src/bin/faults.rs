@@ -21,6 +21,25 @@ fn write_at(address: u64) {
     unsafe { (address as *mut u8).write_volatile(0x90) }
 }
 
+/// Reads, writes or copies by an instruction that few emulators know.
+#[guest_function]
+fn touch_at(address: u64, how: &str) {
+    // SAFETY: none, as for `read_at`; all registers that change are declared.
+    unsafe {
+        match how {
+            "sse read" => asm!("movups xmm0, [{}]", in(reg) address, out("xmm0") _),
+            "avx write" => asm!("vmovups [{}], ymm0", in(reg) address),
+            "rep movsb" => asm!("rep movsb", inout("rcx") 4096_u64 => _,
+                inout("rsi") address => _, inout("rdi") address + 4096 => _),
+            "xadd" => asm!("lock xadd [{}], {:r}", in(reg) address, inout(reg) 1_u64 => _),
+            "push" => asm!("xchg rsp, {0}", "push rax", "xchg rsp, {0}",
+                inout(reg) address + 64 => _),
+            "fxsave" => asm!("fxsave [{}]", in(reg) address),
+            other => panic!("no such access here: {other}"),
+        }
+    }
+}
+
 /// Jumps wherever it is told to.
 #[guest_function]
 fn jump_to(address: u64) {
