@@ -15,8 +15,8 @@
 //!  arguments          RW-   written by the host for calls with long arguments
 //! ```
 //!
-//! What every call touches is a *window* of eight aligned pages: the two upper
-//! pages of the stack, the channel page, the first pages of the heap. KVM's
+//! What every call touches is a *window* of eight aligned pages: the upper page
+//! of the stack, the channel page, the first pages of the heap. KVM's
 //! software page tables are filled by such windows at one fault, up to the first
 //! page that is not there; hardware page walks need one cache line for it. So
 //! these three touch: a guest that overruns one of them damages its own.
@@ -35,16 +35,16 @@ const GUARD: u64 = PAGE;
 /// line of it describes.
 const WINDOW: u64 = 8 * PAGE;
 /// How much of the stack's end is in the window.
-const STACK_IN_WINDOW: u64 = 2 * PAGE;
-/// How much of the heap's start is in the window: what is left of it.
-const HEAP_IN_WINDOW: u64 = 5 * PAGE;
+const STACK_IN_WINDOW: u64 = PAGE;
+/// How much of the heap's start the SDK takes into use at first.
+const HEAP_AT_FIRST: u64 = 2 * PAGE;
 /// How much of the heap is there from the start. The rest is mapped when the
 /// guest asks, so that a large heap does not make creation dearer: KVM keeps ten
 /// bytes for each page of a slot, zeroed when the slot is made.
 const HEAP_EARLY: u64 = 64 << 10;
 /// The most of the image's writable data that is made to be there beforehand.
 const DATA_POPULATED: u64 = 16 * PAGE;
-const _: () = assert!(STACK_IN_WINDOW + PAGE + HEAP_IN_WINDOW == WINDOW);
+const _: () = assert!(STACK_IN_WINDOW + PAGE + HEAP_AT_FIRST <= WINDOW);
 
 /// The name of the image's writable segments.
 const DATA: &str = "data";
@@ -149,7 +149,7 @@ impl Layout {
         let stack = Gva(self.stack.gva + self.stack.len_bytes - STACK_IN_WINDOW);
         data.chain([
             GuestSlice { gva: stack, len: STACK_IN_WINDOW },
-            GuestSlice { gva: Gva(self.heap.gva), len: HEAP_IN_WINDOW },
+            GuestSlice { gva: Gva(self.heap.gva), len: HEAP_AT_FIRST },
         ])
     }
 
@@ -191,7 +191,7 @@ impl Planner {
         self.mappings.push(Mapping { name, gva: Gva(segment.gva()), len, protection, backing });
     }
 
-    /// Moves up so that a stack of `len` bytes ends two pages into a window.
+    /// Moves up so that a stack of `len` bytes ends one page into a window.
     fn align_stack(&mut self, len: u64) {
         let end = self.next + GUARD + len;
         let wanted = (end - STACK_IN_WINDOW).next_multiple_of(WINDOW) + STACK_IN_WINDOW;
