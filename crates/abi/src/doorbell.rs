@@ -5,34 +5,23 @@
 /// Low, so that the I/O bitmap in the TSS needs one byte and its terminator.
 pub const DOORBELL_PORT: u16 = 1;
 
-/// What a guest asks for when it writes a byte to [`DOORBELL_PORT`].
-///
-/// ```
-/// use cellule_abi::doorbell::Doorbell;
-/// assert_eq!(Doorbell::try_from(2), Ok(Doorbell::Wait));
-/// assert_eq!(Doorbell::try_from(77), Err(77));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Doorbell {
-    /// Take my requests and let me go on at once.
-    Submit = 1,
-    /// Take my requests and let me go on when a completion is there.
-    Wait = 2,
-    /// I cannot go on; the abort block says why. The guest is never resumed.
-    Abort = 3,
-    /// Make all of my heap be there, see [`crate::page::Boot::heap_there_bytes`],
-    /// and let me go on at once.
-    Extend = 4,
-}
-
-impl TryFrom<u8> for Doorbell {
-    type Error = u8;
-
-    fn try_from(value: u8) -> Result<Self, u8> {
-        [Self::Submit, Self::Wait, Self::Abort, Self::Extend]
-            .into_iter()
-            .find(|operation| *operation as u8 == value)
-            .ok_or(value)
+crate::codes! {
+    /// What a guest asks for when it writes a byte to [`DOORBELL_PORT`].
+    ///
+    /// ```
+    /// use cellule_abi::doorbell::Doorbell;
+    /// assert_eq!(Doorbell::try_from(2), Ok(Doorbell::Wait));
+    /// assert_eq!(Doorbell::try_from(77), Err(77));
+    /// ```
+    pub enum Doorbell: u8 {
+        /// Take my requests and let me go on at once.
+        Submit = 1,
+        /// Take my requests and let me go on when a completion is there.
+        Wait = 2,
+        /// I cannot go on; the abort block says why. The guest is never resumed.
+        Abort = 3,
+        /// Make all of my heap be there, see [`crate::page::Boot::heap_there_bytes`],
+        /// and let me go on at once.
+        Extend = 4,
     }
 }

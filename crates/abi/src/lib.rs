@@ -8,6 +8,7 @@
 //! * [`page`]: the channel page that host and guest share.
 //! * [`record`]: requests (guest to host) and completions (host to guest).
 //! * [`ring`]: the arithmetic of the two rings, with the checks.
+//! * [`codes!`]: numbers on the wire, each enum with its inverse.
 //! * [`status`]: the codes that cross to the guest in place of error text.
 //! * [`note`] and [`symbol`]: what an image says of itself.
 //! * [`schema`], [`shape`], [`wire`]: typed values, their description, their bytes.
@@ -16,6 +17,7 @@
 
 extern crate alloc;
 
+mod codes;
 pub mod doorbell;
 pub mod note;
 pub mod page;

@@ -95,26 +95,15 @@ pub struct Abort {
 /// The longest abort message that a host reads, in bytes.
 pub const ABORT_MESSAGE_BYTES: usize = 1024;
 
-/// The kinds of abort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum AbortCode {
-    /// The panic handler ran; the message has the location.
-    Panic = 1,
-    /// An allocation failed and the program could not go on.
-    OutOfMemory = 2,
-    /// The guest found the channel page in a state that no host leaves it in.
-    BadChannel = 3,
-}
-
-impl TryFrom<u32> for AbortCode {
-    type Error = u32;
-
-    fn try_from(value: u32) -> Result<Self, u32> {
-        [Self::Panic, Self::OutOfMemory, Self::BadChannel]
-            .into_iter()
-            .find(|code| *code as u32 == value)
-            .ok_or(value)
+crate::codes! {
+    /// The kinds of abort.
+    pub enum AbortCode: u32 {
+        /// The panic handler ran; the message has the location.
+        Panic = 1,
+        /// An allocation failed and the program could not go on.
+        OutOfMemory = 2,
+        /// The guest found the channel page in a state that no host leaves it in.
+        BadChannel = 3,
     }
 }
 

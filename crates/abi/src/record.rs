@@ -38,49 +38,27 @@ pub struct Request {
     pub reserved: [u64; 2],
 }
 
-/// What a [`Request`] asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
-pub enum RequestOp {
-    /// Call a host function.
-    HostCall = 1,
-    /// A guest function has returned.
-    Return = 2,
-    /// A log record: the payload is the target, a zero byte, the message.
-    Log = 3,
-}
-
-impl TryFrom<u16> for RequestOp {
-    type Error = u16;
-
-    fn try_from(value: u16) -> Result<Self, u16> {
-        [Self::HostCall, Self::Return, Self::Log]
-            .into_iter()
-            .find(|op| *op as u16 == value)
-            .ok_or(value)
+crate::codes! {
+    /// What a [`Request`] asks for.
+    pub enum RequestOp: u16 {
+        /// Call a host function.
+        HostCall = 1,
+        /// A guest function has returned.
+        Return = 2,
+        /// A log record: the head is the target, a zero byte, the message.
+        Log = 3,
     }
 }
 
-/// How a guest call ended, as the guest says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum ReturnStatus {
-    /// The payload is the result.
-    Ok = 0,
-    /// The call named no export of this image.
-    UnknownFunction = 1,
-    /// The arguments could not be decoded.
-    BadArguments = 2,
-}
-
-impl TryFrom<u32> for ReturnStatus {
-    type Error = u32;
-
-    fn try_from(value: u32) -> Result<Self, u32> {
-        [Self::Ok, Self::UnknownFunction, Self::BadArguments]
-            .into_iter()
-            .find(|status| *status as u32 == value)
-            .ok_or(value)
+crate::codes! {
+    /// How a guest call ended, as the guest says.
+    pub enum ReturnStatus: u32 {
+        /// The payload is the result.
+        Ok = 0,
+        /// The call named no export of this image.
+        UnknownFunction = 1,
+        /// The arguments could not be decoded.
+        BadArguments = 2,
     }
 }
 

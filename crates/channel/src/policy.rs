@@ -22,30 +22,20 @@ pub struct Policy {
     log: Option<LogLevel>,
 }
 
-/// How urgent a log record is; the numbers are those on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum LogLevel {
-    /// Something failed.
-    Error = 1,
-    /// Something is odd.
-    Warn = 2,
-    /// Something of note happened.
-    Info = 3,
-    /// For the guest's author.
-    Debug = 4,
-    /// Everything.
-    Trace = 5,
-}
-
-impl TryFrom<u32> for LogLevel {
-    type Error = u32;
-
-    fn try_from(value: u32) -> Result<Self, u32> {
-        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
-            .into_iter()
-            .find(|level| *level as u32 == value)
-            .ok_or(value)
+cellule_abi::codes! {
+    /// How urgent a log record is; the numbers are those on the wire.
+    #[derive(PartialOrd, Ord, Hash)]
+    pub enum LogLevel: u32 {
+        /// Something failed.
+        Error = 1,
+        /// Something is odd.
+        Warn = 2,
+        /// Something of note happened.
+        Info = 3,
+        /// For the guest's author.
+        Debug = 4,
+        /// Everything.
+        Trace = 5,
     }
 }
 
