@@ -79,11 +79,12 @@ impl Floor {
             backing: Backing::Shared(0),
         };
         let space = AddressSpace::new(vec![text], Gva(SUPERVISOR)).map_err(FloorError::Space)?;
-        let control = Control::build(&space, u64::MAX);
+        let control = Control::build(&space, u64::MAX, PAGE_BYTES);
         let kvm = Kvm::new().map_err(refused("open /dev/kvm"))?;
-        let mut bytes = control.bytes.clone();
-        bytes.extend_from_slice(&CODE);
-        let pages = Pages::filled(&bytes)
+        let mut code = CODE.to_vec();
+        code.resize(cellule::abi::PAGE_BYTES, 0);
+        let bytes = [&control.descriptors, &code, &control.page_tables];
+        let pages = Pages::filled(&bytes.map(Vec::as_slice).concat())
             .map_err(|source| FloorError::Refused { step: "map memory", source })?;
         Ok(Self { kvm, pages, regs: general(), sregs: system(&control) })
     }

@@ -15,7 +15,7 @@ use crate::{Device, registers};
 pub(crate) struct KvmTemplate {
     pub(crate) device: Arc<Device>,
     pub(crate) space: Arc<AddressSpace>,
-    /// The control pages and, behind them, the shared ones: one slot.
+    /// Descriptors, shared pages, page tables: one slot.
     pub(crate) fixed: Arc<Region>,
     /// The offset of the shared pages in `fixed`.
     pub(crate) shared_start: usize,
@@ -31,9 +31,10 @@ pub(crate) struct KvmTemplate {
 
 impl KvmTemplate {
     pub(crate) fn new(device: Arc<Device>, plan: Plan) -> Result<Self, CreateError> {
-        let control = Control::build(&plan.space, plan.early_len);
-        let pages = Sealed::new(&control.bytes)?;
-        let fixed = Region::read_only(&[&pages, &plan.shared])?;
+        let control = Control::build(&plan.space, plan.early_len, plan.shared.len() as u64);
+        let descriptors = Sealed::new(&control.descriptors)?;
+        let page_tables = Sealed::new(&control.page_tables)?;
+        let fixed = Region::read_only(&[&descriptors, &plan.shared, &page_tables])?;
         let private = usize::try_from(plan.space.private_len()).unwrap_or(usize::MAX);
         let private_len = private.saturating_add(PRIVATE_RESERVED);
         let early = usize::try_from(plan.early_len).unwrap_or(usize::MAX);
@@ -49,7 +50,7 @@ impl KvmTemplate {
             device,
             space: plan.space,
             fixed: Arc::new(fixed),
-            shared_start: pages.len(),
+            shared_start: descriptors.len(),
             extended_root: control.extended_root,
             private_len,
             early_len,

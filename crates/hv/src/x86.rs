@@ -10,8 +10,8 @@
 //!  supervisor + 0 tables  R--  <---  CONTROL_GPA + 0    GDT, TSS, IDT
 //!  supervisor + 1 stubs   R-X  <---  CONTROL_GPA + 1    32 exception stubs
 //!  supervisor + 2 stack   RW-  <---  PRIVATE_GPA + 0    exception frames
-//!  (not mapped)                      CONTROL_GPA + 2..  page tables, twice
-//!  Backing::Shared(n)          <---  behind the page tables + n
+//!  Backing::Shared(n)          <---  CONTROL_GPA + 2 pages + n
+//!  (not mapped)                      behind the shared pages: page tables, twice
 //!  Backing::Private(n)         <---  PRIVATE_GPA + 1 page + n
 //! ```
 //!
@@ -27,7 +27,8 @@ use cellule_abi::doorbell::DOORBELL_PORT;
 use crate::exit::{Fault, PAGE_FAULT, has_error_code};
 use crate::space::{AddressSpace, Backing, Gva, Mapping, PAGE_BYTES, Protection};
 
-/// Where the control pages are, in guest physical memory; shared pages follow.
+/// Where the control pages are, in guest physical memory: first the descriptors,
+/// then the shared pages, then the page tables, without gaps.
 pub const CONTROL_GPA: u64 = 0;
 /// Where the private memory is: 4 GiB up, beyond all that may be shared.
 pub const PRIVATE_GPA: u64 = 1 << 32;
@@ -51,6 +52,8 @@ pub const TASK: u16 = 5 << 3;
 const KERNEL_CODE: u16 = 1 << 3;
 
 const PAGE: usize = cellule_abi::PAGE_BYTES;
+const DESCRIPTOR_PAGES: u64 = 2;
+const SHARED_GPA: u64 = CONTROL_GPA + DESCRIPTOR_PAGES * PAGE_BYTES;
 const TABLES: u64 = 0;
 const STUBS: u64 = PAGE_BYTES;
 const EXCEPTION_STACK: u64 = 2 * PAGE_BYTES;
@@ -64,8 +67,10 @@ const STUB_BYTES: usize = 16;
 /// Control pages, and where the processor must be told to look for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// The pages; their first byte is at [`CONTROL_GPA`].
-    pub bytes: Vec<u8>,
+    /// The first pages, with tables and stubs, at [`CONTROL_GPA`].
+    pub descriptors: Vec<u8>,
+    /// The page tables, which belong behind the shared pages.
+    pub page_tables: Vec<u8>,
     /// Guest physical address of the root page table, for CR3, without late memory.
     pub root: u64,
     /// The same with all memory.
@@ -85,31 +90,26 @@ pub struct Control {
 }
 
 impl Control {
-    /// Builds the control pages of an address space, whose private memory from
-    /// `early_len` on is late.
+    /// Builds the control pages of an address space that has `shared_len` bytes
+    /// of shared pages, and whose private memory from `early_len` on is late.
     ///
     /// # Cost
     ///
-    /// Eight bytes for every page that is mapped, plus some pages.
-    pub fn build(space: &AddressSpace, early_len: u64) -> Self {
+    /// Eight bytes for every page that is mapped, and again for every early one,
+    /// plus some pages.
+    pub fn build(space: &AddressSpace, early_len: u64, shared_len: u64) -> Self {
         let supervisor = space.supervisor();
         let mut builder = Builder::new();
         builder.tables_page(supervisor);
         builder.stubs_page();
-        // The shared pages lie behind the control pages, whose number follows
-        // from the addresses alone: build once to count, then for good.
-        let both = |shared_gpa| {
-            let early = PageTables::new(space, shared_gpa, 2, early_len);
-            let all = PageTables::new(space, shared_gpa, early.end(), u64::MAX);
-            [early, all]
-        };
-        let [_, all] = both(0);
-        let [early, all] = both(CONTROL_GPA + all.end() * PAGE_BYTES);
+        let first = DESCRIPTOR_PAGES + shared_len.div_ceil(PAGE_BYTES);
+        let early = PageTables::new(space, first, early_len);
+        let all = PageTables::new(space, early.end(), u64::MAX);
         let (root, extended_root) = (early.gpa(0), all.gpa(0));
         let entries = [early.pages, all.pages].into_iter().flatten().flatten();
-        builder.bytes.extend(entries.flat_map(u64::to_le_bytes));
         Self {
-            bytes: builder.bytes,
+            descriptors: builder.bytes,
+            page_tables: entries.flat_map(u64::to_le_bytes).collect(),
             root,
             extended_root,
             gdt: Gva(supervisor.0 + TABLES),
@@ -218,7 +218,7 @@ fn interrupt_gate(stub: u64) -> u128 {
 /// Four-level page tables, in the order in which they were needed.
 struct PageTables {
     pages: Vec<[u64; 512]>,
-    /// How many control pages precede them.
+    /// How many pages, descriptors and shared ones, precede them.
     first: u64,
     /// Where in private memory the part begins that is not mapped.
     limit: u64,
@@ -234,10 +234,10 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 impl PageTables {
-    fn new(space: &AddressSpace, shared_gpa: u64, first: u64, limit: u64) -> Self {
+    fn new(space: &AddressSpace, first: u64, limit: u64) -> Self {
         let mut tables = Self { pages: vec![[0; 512]], first, limit };
         for mapping in space.mappings() {
-            tables.map(mapping, shared_gpa);
+            tables.map(mapping);
         }
         let Gva(supervisor) = space.supervisor();
         tables.entry(supervisor + TABLES, CONTROL_GPA, NO_EXECUTE);
@@ -246,9 +246,9 @@ impl PageTables {
         tables
     }
 
-    fn map(&mut self, mapping: &Mapping, shared_gpa: u64) {
+    fn map(&mut self, mapping: &Mapping) {
         let (gpa, len) = match mapping.backing {
-            Backing::Shared(offset) => (shared_gpa + offset, mapping.len),
+            Backing::Shared(offset) => (SHARED_GPA + offset, mapping.len),
             Backing::Private(offset) => {
                 let len = self.limit.saturating_sub(offset).min(mapping.len);
                 (PRIVATE_GPA + PRIVATE_RESERVED as u64 + offset, len)
@@ -300,7 +300,7 @@ impl PageTables {
         CONTROL_GPA + (self.first + table as u64) * PAGE_BYTES
     }
 
-    /// How many control pages there are up to and including these.
+    /// How many pages there are up to and including these.
     fn end(&self) -> u64 {
         self.first + self.pages.len() as u64
     }
@@ -326,6 +326,11 @@ mod tests {
         AddressSpace::new(mappings, Gva(0x40_4000)).unwrap()
     }
 
+    /// The space's two shared pages, and its first two private ones early.
+    fn build() -> Control {
+        Control::build(&space(), 2 * PAGE_BYTES, 2 * PAGE_BYTES)
+    }
+
     /// Walks the tables as the processor does.
     fn walk(control: &Control, gva: u64) -> Option<u64> {
         walk_from(control, control.extended_root, gva)
@@ -336,8 +341,8 @@ mod tests {
         let mut entry = 0;
         for level in [3, 2, 1, 0] {
             let index = gva >> (12 + 9 * level) & 511;
-            let at = usize::try_from(table + index * 8 - CONTROL_GPA).unwrap();
-            entry = u64::from_le_bytes(control.bytes[at..at + 8].try_into().unwrap());
+            let at = usize::try_from(table + index * 8 - control.root).unwrap();
+            entry = u64::from_le_bytes(control.page_tables[at..at + 8].try_into().unwrap());
             if entry & PRESENT == 0 {
                 return None;
             }
@@ -348,7 +353,7 @@ mod tests {
 
     #[test]
     fn every_page_has_the_protection_that_was_asked_for() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
+        let control = build();
         let bits = |gva| walk(&control, gva).map(|entry| entry & (WRITABLE | USER | NO_EXECUTE));
         assert_eq!(bits(0x40_0000), Some(USER));
         assert_eq!(bits(0x40_2000), Some(USER | WRITABLE | NO_EXECUTE));
@@ -360,24 +365,25 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_is_not_mapped() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
+        let control = build();
         for gva in [0, 0x1000, 0x3f_f000, 0x40_3000, 0x40_7000, 0x7fff_f000, 0x9000_0000] {
             assert_eq!(walk(&control, gva), None, "{gva:#x} should NOT be mapped");
         }
     }
 
     #[test]
-    fn shared_pages_lie_behind_the_control_pages_and_private_ones_behind_the_stack() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
+    fn shared_pages_lie_behind_the_descriptors_and_private_ones_behind_the_stack() {
+        let control = build();
         let shared = walk(&control, 0x40_1000).unwrap() & ADDRESS;
-        assert_eq!(shared, CONTROL_GPA + control.bytes.len() as u64 + PAGE_BYTES);
+        assert_eq!(shared, CONTROL_GPA + control.descriptors.len() as u64 + PAGE_BYTES);
+        assert_eq!(control.root, shared + PAGE_BYTES, "the page tables follow the last of them");
         let data = walk(&control, 0x40_2000).unwrap() & ADDRESS;
         assert_eq!(data, PRIVATE_GPA + PAGE_BYTES);
     }
 
     #[test]
     fn late_memory_is_mapped_in_the_extended_tables_alone() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
+        let control = build();
         // The second of the two early pages is the heap's first.
         for gva in [0x40_0000, 0x40_2000, 0x40_4000, 0x8000_0000] {
             let early = walk_from(&control, control.root, gva);
@@ -389,7 +395,7 @@ mod tests {
 
     #[test]
     fn no_page_is_both_writable_and_executable_and_none_needs_its_bits_set() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
+        let control = build();
         for gva in (0..0x100_0000).chain(0x8000_0000..0x8010_0000).step_by(4096) {
             let Some(entry) = walk(&control, gva) else { continue };
             assert!(entry & WRITABLE == 0 || entry & NO_EXECUTE != 0, "{gva:#x} should NOT be W+X");
@@ -399,8 +405,8 @@ mod tests {
 
     #[test]
     fn the_io_bitmap_opens_one_port() {
-        let control = Control::build(&space(), 2 * PAGE_BYTES);
-        let bitmap = &control.bytes[TSS_OFFSET + 104..][..2];
+        let control = build();
+        let bitmap = &control.descriptors[TSS_OFFSET + 104..][..2];
         assert_eq!(bitmap, [0b1111_1101, 0xff]);
         assert_eq!(usize::from(control.tss_limit), 105, "ports above 15 are beyond the limit");
     }
