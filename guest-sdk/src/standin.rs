@@ -23,11 +23,7 @@ where
 #[macro_export]
 macro_rules! __export {
     ($name:expr, $signature:expr, $entry:expr) => {
-        const _: $crate::__private::Symbol = {
-            const SIGNATURE: $crate::__private::Signature = $signature;
-            const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
-            $crate::__private::Symbol::export($name, &TEXT, $entry)
-        };
+        const _: $crate::__private::Symbol = $crate::__symbol!(export, $name, $signature, $entry);
     };
 }
 
@@ -36,9 +32,7 @@ macro_rules! __export {
 #[macro_export]
 macro_rules! __import {
     ($name:expr, $signature:expr) => {{
-        const SIGNATURE: $crate::__private::Signature = $signature;
-        const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
-        static IMPORT: $crate::__private::Symbol = $crate::__private::Symbol::import($name, &TEXT);
+        static IMPORT: $crate::__private::Symbol = $crate::__symbol!(import, $name, $signature);
         &IMPORT
     }};
 }

@@ -76,6 +76,17 @@ impl Symbol {
     }
 }
 
+/// A symbol of a signature, its text written at compile time.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __symbol {
+    ($kind:ident, $name:expr, $signature:expr $(, $entry:expr)?) => {{
+        const SIGNATURE: $crate::__private::Signature = $signature;
+        const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
+        $crate::__private::Symbol::$kind($name, &TEXT $(, $entry)?)
+    }};
+}
+
 #[cfg(test)]
 mod tests {
     use cellule_abi::Signature;

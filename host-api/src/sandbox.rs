@@ -200,16 +200,17 @@ impl Sandbox {
             self.partition.clear_kick();
             return Err(CallError::Interrupted { started: false });
         }
-        let id = self.begin(index, args)?;
-        let outcome = self.run(limit).and_then(|returned| self.finish(id, returned));
+        let (id, tail) = self.begin(index, args)?;
+        let posted = self.post(id, index, tail);
+        let outcome = posted.and_then(|()| self.run(limit)).and_then(|r| self.finish(id, r));
         if let Err(error) = &outcome {
             self.fail(id, error);
         }
         outcome
     }
 
-    /// Encodes the arguments, records the call and gives it to the guest.
-    fn begin(&mut self, index: u32, args: &impl Args) -> Result<u64, CallError> {
+    /// Encodes the arguments, all but what they lend, and records the call.
+    fn begin<'a>(&mut self, index: u32, args: &'a impl Args) -> Result<(u64, &'a [u8]), CallError> {
         self.head.clear();
         let tail = args.encode(&mut self.head)?;
         let bytes = self.head.len() as u64 + tail.len() as u64;
@@ -221,15 +222,16 @@ impl Sandbox {
         let began = Event::CallBegan { call: id, function };
         self.exchange.channel.record(began).map_err(CallError::NotRecorded)?;
         self.calls += 1;
-        if bytes > SHORT_BYTES as u64 {
+        Ok((id, tail))
+    }
+
+    /// Gives the guest the call that was begun.
+    fn post(&mut self, id: u64, index: u32, tail: &[u8]) -> Result<(), CallError> {
+        if self.head.len() + tail.len() > SHORT_BYTES {
             // The place of long arguments is late memory.
-            let extended = self.partition.extend().map_err(|e| HostFailure::Run(e).into());
-            extended.inspect_err(|error| self.fail(id, error))?;
+            self.partition.extend().map_err(HostFailure::Run)?;
         }
-        let memory = self.partition.memory();
-        let posted = self.exchange.post_call(memory, id, index, [&self.head, tail]);
-        posted.inspect_err(|error| self.fail(id, error))?;
-        Ok(id)
+        self.exchange.post_call(self.partition.memory(), id, index, [&self.head, tail])
     }
 
     fn finish<R: Schema + DeserializeOwned>(

@@ -101,11 +101,8 @@ macro_rules! __export {
     ($name:expr, $signature:expr, $entry:expr) => {
         #[used]
         #[unsafe(link_section = "cellule_exports")]
-        static EXPORT: $crate::__private::Symbol = {
-            const SIGNATURE: $crate::__private::Signature = $signature;
-            const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
-            $crate::__private::Symbol::export($name, &TEXT, $entry)
-        };
+        static EXPORT: $crate::__private::Symbol =
+            $crate::__symbol!(export, $name, $signature, $entry);
     };
 }
 
@@ -114,11 +111,9 @@ macro_rules! __export {
 #[macro_export]
 macro_rules! __import {
     ($name:expr, $signature:expr) => {{
-        const SIGNATURE: $crate::__private::Signature = $signature;
-        const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
         #[used]
         #[unsafe(link_section = "cellule_imports")]
-        static IMPORT: $crate::__private::Symbol = $crate::__private::Symbol::import($name, &TEXT);
+        static IMPORT: $crate::__private::Symbol = $crate::__symbol!(import, $name, $signature);
         &IMPORT
     }};
 }
