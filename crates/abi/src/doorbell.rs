@@ -14,9 +14,10 @@ crate::codes! {
     /// assert_eq!(Doorbell::try_from(77), Err(77));
     /// ```
     pub enum Doorbell: u8 {
-        /// Take my requests and let me go on at once.
+        /// Take my requests, look at my deadline, and let me go on at once.
         Submit = 1,
-        /// Take my requests and let me go on when a completion is there.
+        /// Take my requests, and let me go on when a completion is there or my
+        /// deadline has passed.
         Wait = 2,
         /// I cannot go on; the abort block says why. The guest is never resumed.
         Abort = 3,

@@ -7,6 +7,7 @@
 //! * [`doorbell`]: the one way out of a guest, and what may be said there.
 //! * [`page`]: the channel page that host and guest share.
 //! * [`record`]: requests (guest to host) and completions (host to guest).
+//! * [`clock`] and [`tasks`]: time without an exit; upcalls, task stacks, the trace.
 //! * [`ring`]: the arithmetic of the two rings, with the checks.
 //! * [`codes!`]: numbers on the wire, each enum with its inverse.
 //! * [`status`]: the codes that cross to the guest in place of error text.
@@ -17,6 +18,7 @@
 
 extern crate alloc;
 
+pub mod clock;
 mod codes;
 pub mod doorbell;
 pub mod note;
@@ -27,6 +29,7 @@ pub mod schema;
 pub mod shape;
 pub mod status;
 pub mod symbol;
+pub mod tasks;
 pub mod wire;
 
 pub use cellule_derive::SchemaForAbi as Schema;
@@ -35,7 +38,7 @@ pub use shape::{Shape, Signature};
 pub use status::HostError;
 
 /// The version of everything in this crate. A host refuses any other.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The size of a page in bytes: x86-64's smallest.
 pub const PAGE_BYTES: usize = 4096;

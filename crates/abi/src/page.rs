@@ -7,6 +7,8 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::clock::Clock;
+use crate::tasks::Stacks;
 use crate::{PAGE_BYTES, record};
 
 /// The number of entries of each ring. A power of two, so that free-running
@@ -47,8 +49,32 @@ pub struct Boot {
     /// How many bytes at the start of the heap are there from the start. Before it
     /// touches the rest, the guest rings [`crate::doorbell::Doorbell::Extend`].
     pub heap_there_bytes: u64,
-    /// Zero. Space for the clock, the generation and entropy of later versions.
-    pub reserved: [u64; 21],
+    /// The clock.
+    pub clock: Clock,
+    /// Stacks for tasks, the smallest first; a count of zero ends the list.
+    pub stacks: [Stacks; STACK_CLASSES],
+    /// The state components that an upcall must save: the mask for `xsave`, or
+    /// zero if the processor has only `fxsave`.
+    pub vector_state: u64,
+    /// A [`TaskFaults`].
+    pub task_faults: u32,
+    /// How many entries the guest's trace should have; zero for no trace.
+    pub trace_entries: u32,
+    /// Zero. Space for the generation and entropy of later versions.
+    pub reserved: [u64; 5],
+}
+
+/// How many sizes of task stacks there can be.
+pub const STACK_CLASSES: usize = 3;
+
+crate::codes! {
+    /// What the panic or the fault of a task ends.
+    pub enum TaskFaults: u32 {
+        /// The sandbox: it is poisoned.
+        EndSandbox = 0,
+        /// The task alone, if the guest's runtime can tell that it was the task's.
+        EndTask = 1,
+    }
 }
 
 /// The ring indices that the guest writes. IN.
@@ -59,8 +85,10 @@ pub struct GuestIndices {
     pub request_tail: u32,
     /// The number of completions ever consumed.
     pub completion_head: u32,
-    /// Zero. Space for the upcall mask and the next deadline.
-    pub reserved: [u64; 7],
+    /// Where the guest's [`crate::tasks::TaskBlock`] is; zero if it has none.
+    pub tasks_gva: u64,
+    /// Zero.
+    pub reserved: [u64; 6],
 }
 
 /// The ring indices that the host writes. OUT.
@@ -71,8 +99,11 @@ pub struct HostIndices {
     pub request_head: u32,
     /// The number of completions ever published.
     pub completion_tail: u32,
-    /// Zero. Space for the upcall pending bits.
-    pub reserved: [u64; 7],
+    /// How far a virtual clock may go, in nanoseconds: `u64::MAX` unless the host
+    /// runs the guest for a limited time.
+    pub clock_limit_ns: u64,
+    /// Zero.
+    pub reserved: [u64; 6],
 }
 
 /// Why a guest gave up. IN, read once, after [`crate::doorbell::Doorbell::Abort`].
@@ -146,6 +177,18 @@ pub const REQUEST_HEAD_OFFSET: usize = HOST_INDICES_OFFSET + offset_of!(HostIndi
 /// The offset in the page of the host's completion tail.
 pub const COMPLETION_TAIL_OFFSET: usize =
     HOST_INDICES_OFFSET + offset_of!(HostIndices, completion_tail);
+/// The offset in the page of the address of the guest's task block.
+pub const TASKS_GVA_OFFSET: usize = GUEST_INDICES_OFFSET + offset_of!(GuestIndices, tasks_gva);
+/// The offset in the page of the virtual clock's limit.
+pub const CLOCK_LIMIT_OFFSET: usize =
+    HOST_INDICES_OFFSET + offset_of!(HostIndices, clock_limit_ns);
+/// The offset in the page of where a guest keeps its virtual time, IN-OUT: the
+/// clock's base, which only a clock of the other kind needs.
+pub const VIRTUAL_NOW_OFFSET: usize =
+    BOOT_OFFSET + offset_of!(Boot, clock) + offset_of!(Clock, base_ns);
+/// The offset in the page of the difference between wall and monotonic time.
+pub const WALL_OFFSET_OFFSET: usize =
+    BOOT_OFFSET + offset_of!(Boot, clock) + offset_of!(Clock, wall_offset_ns);
 
 // Pinned: a change here is a new ABI version. See ABI.md, "The channel page".
 const _: () = assert!(size_of::<Boot>() == 0x100, "the boot block ends where the indices begin");
@@ -154,6 +197,11 @@ const _: () = assert!(size_of::<Abort>() == 0x40);
 const _: () = assert!(offset_of!(Boot, args) == 0x10 && offset_of!(Boot, replies) == 0x20);
 const _: () = assert!(offset_of!(Boot, heap) == 0x30 && offset_of!(Boot, stack) == 0x40);
 const _: () = assert!(offset_of!(Boot, heap_there_bytes) == 0x50);
+const _: () = assert!(offset_of!(Boot, clock) == 0x58 && offset_of!(Boot, stacks) == 0x80);
+const _: () = assert!(offset_of!(Boot, vector_state) == 0xc8);
+const _: () = assert!(offset_of!(Boot, trace_entries) == 0xd4);
+const _: () = assert!(TASKS_GVA_OFFSET == 0x108 && CLOCK_LIMIT_OFFSET == 0x148);
+const _: () = assert!(VIRTUAL_NOW_OFFSET == 0x60 && WALL_OFFSET_OFFSET == 0x70);
 const _: () = assert!(REQUEST_TAIL_OFFSET == 0x100 && COMPLETION_HEAD_OFFSET == 0x104);
 const _: () = assert!(REQUEST_HEAD_OFFSET == 0x140 && COMPLETION_TAIL_OFFSET == 0x144);
 const _: () = assert!(offset_of!(Abort, message_gva) == 8 && offset_of!(Abort, detail) == 16);

@@ -32,7 +32,7 @@ pub struct Request {
     pub tail_gva: u64,
     /// Length of the tail in bytes.
     pub tail_len: u32,
-    /// The calling task; zero for the only one.
+    /// The calling task's number; zero for the one that serves the host's calls.
     pub task: u32,
     /// Zero.
     pub reserved: [u64; 2],
@@ -59,6 +59,8 @@ crate::codes! {
         UnknownFunction = 1,
         /// The arguments could not be decoded.
         BadArguments = 2,
+        /// The task that served the call was killed, or failed and ended alone.
+        TaskEnded = 3,
     }
 }
 

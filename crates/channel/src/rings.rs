@@ -56,7 +56,7 @@ pub enum BrokenRing {
     #[error("completion ring: {0}")]
     Completions(#[source] OutOfStep),
     /// A record has a field that the ABI does not allow.
-    #[error("request {id}: {field} is {value:#x}, which ABI version 1 does not know")]
+    #[error("request {id}: {field} is {value:#x}, which ABI version {version} does not know", version = cellule_abi::ABI_VERSION)]
     Field {
         /// The record's id.
         id: u64,
@@ -152,6 +152,12 @@ impl Rings {
     /// Whether one more completion has a slot. Call [`Rings::unread`] first.
     pub fn has_slot(&self) -> bool {
         self.completion_tail.wrapping_sub(self.completion_head) < RING_ENTRIES
+    }
+
+    /// Whether one more reply has a slot: the last one is kept for a call, so that
+    /// a guest that was answered much can still be called. Call [`Rings::unread`] first.
+    pub fn has_reply_slot(&self) -> bool {
+        self.completion_tail.wrapping_sub(self.completion_head) < RING_ENTRIES - 1
     }
 
     /// Finds `len` contiguous bytes of the reply area for the next completion

@@ -1,0 +1,45 @@
+//! A condition: a line of tasks that wait to be told.
+
+use crate::kernel::Kernel;
+use crate::slot::Outcome;
+use crate::timeout::Patience;
+use crate::wait::WaitQueue;
+
+/// Tasks that wait until another one notifies them. What it means is the
+/// shell's: a condition variable, a timer's next expiry, the end of a set-up.
+#[derive(Debug, Default)]
+pub struct Condition {
+    waiters: WaitQueue,
+}
+
+impl Condition {
+    /// Nobody waits.
+    pub const fn new() -> Self {
+        Self { waiters: WaitQueue::new() }
+    }
+
+    /// Makes the running task wait. O(log w).
+    pub fn wait(&mut self, kernel: &mut Kernel, patience: Patience) {
+        kernel.wait_for(patience, Some(&mut self.waiters), 0);
+    }
+
+    /// Wakes the first in line; whether there was one. O(log w).
+    pub fn notify_one(&mut self, kernel: &mut Kernel) -> bool {
+        let Some(best) = kernel.best_of(&mut self.waiters) else { return false };
+        match kernel.is_proxy(best) {
+            true => kernel.notify(best),
+            false => kernel.wake(best, Outcome::Granted(0)),
+        }
+        true
+    }
+
+    /// Wakes all, the first in line first. O(w log w).
+    pub fn notify_all(&mut self, kernel: &mut Kernel) {
+        while self.notify_one(kernel) {}
+    }
+
+    /// Those who wait, for futures.
+    pub fn waiters(&mut self) -> &mut WaitQueue {
+        &mut self.waiters
+    }
+}
