@@ -3,23 +3,31 @@
 //! * [`Kvm`] is /dev/kvm with what is asked of it once: capabilities, CPUID.
 //! * `template.rs` holds the control and shared pages that all partitions of
 //!   an image map through one read-only slot.
-//! * `partition.rs` is one VM and one vCPU: create, run, exits.
+//! * `partition.rs` is one VM and one vCPU: create, run, exits, and where the
+//!   guest goes on.
+//! * `clock.rs` says what a guest's `rdtsc` shows, `registers.rs` what its vector
+//!   state is, and `probe.rs` looks where KVM's word is not enough.
 //!
 //! KVM's names, descriptors and errno stop here. There is no interrupt
-//! controller, and no ioctl between two runs: initial registers travel through
+//! controller, and no ioctl between two runs: registers travel through
 //! `KVM_CAP_SYNC_REGS`, the doorbell's byte lies in the run page.
 //!
 //! Source of facts: <https://docs.kernel.org/virt/kvm/api.html>.
-#![allow(unsafe_code, reason = "map guest memory, and give a signal handler the run page's flag")]
+#![allow(
+    unsafe_code,
+    reason = "map guest memory, give a signal handler the run page's flag, read the TSC"
+)]
 
+mod clock;
 mod partition;
+mod probe;
 mod registers;
 mod template;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use cellule_hv::{CreateError, Hypervisor, Plan, Template};
+use cellule_hv::{Caps, CreateError, Hypervisor, Plan, RunError, Template};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Cap;
 
@@ -33,6 +41,24 @@ pub(crate) struct Device {
     pub(crate) kvm: kvm_ioctls::Kvm,
     pub(crate) cpuid: CpuId,
     pub(crate) features: registers::Features,
+    /// What a guest saw that was made to look.
+    sight: OnceLock<probe::Sight>,
+}
+
+impl Device {
+    /// Returns what all guests see, and finds it out the first time. Two threads
+    /// that ask at once may both do so.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if that fails: the next one to ask tries again.
+    pub(crate) fn sight(self: &Arc<Self>) -> Result<probe::Sight, RunError> {
+        if let Some(sight) = self.sight.get() {
+            return Ok(*sight);
+        }
+        let found = probe::look(self)?;
+        Ok(*self.sight.get_or_init(|| found))
+    }
 }
 
 /// /dev/kvm cannot be used.
@@ -83,7 +109,9 @@ impl Kvm {
     ///
     /// # Cost
     ///
-    /// Some 300 us, most of it `KVM_GET_SUPPORTED_CPUID`: once a process.
+    /// Some 300 us, most of it `KVM_GET_SUPPORTED_CPUID`: once a process. The
+    /// first template, or the first question about capabilities, makes a guest
+    /// that looks at what the processor shows: about two milliseconds more.
     pub fn open() -> Result<Self, OpenError> {
         let kvm = kvm_ioctls::Kvm::new().map_err(|error| match error.errno() {
             libc::ENOENT | libc::ENODEV | libc::ENXIO => OpenError::Missing,
@@ -102,7 +130,7 @@ impl Kvm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|error| OpenError::Broken(error.into()))?;
         let features = registers::Features::of(cpuid.as_slice());
-        Ok(Self(Arc::new(Device { kvm, cpuid, features })))
+        Ok(Self(Arc::new(Device { kvm, cpuid, features, sight: OnceLock::new() })))
     }
 }
 
@@ -111,7 +139,16 @@ impl Hypervisor for Kvm {
         "kvm"
     }
 
+    fn capabilities(&self) -> Caps {
+        // Where there can be no guest that looks, no guest will ask: whoever has
+        // a template need not fear the error.
+        let shown = self.0.sight().ok().and_then(|sight| sight.xcr0);
+        Caps { vector_state: registers::vector_state(self.0.features.xcr0, shown) }
+    }
+
     fn template(&self, plan: Plan) -> Result<Arc<dyn Template>, CreateError> {
+        let refused = |RunError { step, source }| CreateError::Refused { step, source };
+        self.0.sight().map_err(refused)?;
         Ok(Arc::new(template::KvmTemplate::new(Arc::clone(&self.0), plan)?))
     }
 }

@@ -9,13 +9,19 @@ use cellule_hv::x86::{
     CONTROL_GPA, FAULT_PORT, FRAME_BYTES, FRAME_OFFSET, PRIVATE_GPA, PRIVATE_RESERVED, VECTORS,
     exception_frame,
 };
-use cellule_hv::{Counters, CreateError, Exit, Memory, Partition, RunError, Unexpected};
+use cellule_hv::{
+    Counters, CreateError, Exit, GuestClock, Gva, Memory, Partition, Position, RunError, Start,
+    Unexpected,
+};
 use cellule_kick::{Kicker, Target};
 use cellule_mem::{HostPtr, Region};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs};
+use kvm_bindings::{
+    KVM_MEM_READONLY, kvm_regs, kvm_sregs, kvm_sync_regs, kvm_userspace_memory_region, kvm_xcrs,
+};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use crate::template::KvmTemplate;
+use crate::{Device, clock, registers};
 
 /// One VM with one vCPU and its private memory.
 ///
@@ -29,10 +35,34 @@ pub(crate) struct KvmPartition {
     private: Arc<Region>,
     /// How much of the private memory is mapped; all, once extended.
     mapped: usize,
-    /// The system registers with the page tables that map all of it.
-    extended: kvm_sregs,
+    /// The system registers to start with; once extended, with that root.
+    sregs: kvm_sregs,
+    /// The root of the page tables that map all of the private memory.
+    extended_root: u64,
+    /// Where the exception stubs are: there, and only there, runs ring 0.
+    stubs: Range<u64>,
+    stand: Stand,
+    device: Arc<Device>,
+    /// The guest's time stamp counter less the host's, once asked for.
+    tsc_offset: Option<i64>,
     target: Target,
     counters: Counters,
+}
+
+/// Where the guest stands, as far as the last exit tells. The run page has its
+/// registers, but for [`Stand::Port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// At the doorbell, where some processors have yet to step over the `out`.
+    Port,
+    /// Wherever it was when it was interrupted.
+    Anywhere,
+    /// In ring 3, with no exception under way.
+    Ring3,
+    /// In an exception stub that has reported.
+    Fault,
+    /// Nobody knows.
+    Lost,
 }
 
 fn refused(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> CreateError {
@@ -61,14 +91,74 @@ impl KvmPartition {
         sync.sregs = template.sregs;
         vcpu.set_sync_dirty_reg(SyncReg::Register);
         vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        // Every exit leaves in the run page what `position` looks at.
+        vcpu.set_sync_valid_reg(SyncReg::Register);
+        vcpu.set_sync_valid_reg(SyncReg::VcpuEvents);
         let memory = Memory::new(
             Arc::clone(&template.space),
             (Arc::clone(&template.fixed), template.shared_start),
             (Arc::clone(&private), PRIVATE_RESERVED),
         );
-        let counters = Counters::default();
-        let extended = kvm_sregs { cr3: template.extended_root, ..template.sregs };
-        Ok(Self { vcpu, vm, memory, private, mapped, extended, target, counters })
+        Ok(Self {
+            vcpu,
+            vm,
+            memory,
+            private,
+            mapped,
+            sregs: template.sregs,
+            extended_root: template.extended_root,
+            stubs: template.stubs.clone(),
+            stand: Stand::Ring3,
+            device: Arc::clone(device),
+            tsc_offset: None,
+            target,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Lets KVM finish the `out` that it stopped for: some processors step over
+    /// it only on the way in. The guest does not run.
+    fn complete(&mut self) -> Result<(), RunError> {
+        const STEP: &str = "complete a write to the doorbell";
+        // The flag may be set already, by a signal that came when the run had
+        // just ended: it must still stop the next one.
+        let flag = self.vcpu.get_kvm_run().immediate_exit;
+        self.vcpu.set_kvm_immediate_exit(1);
+        let errno = self.vcpu.run().err().map(|error| error.errno());
+        self.vcpu.set_kvm_immediate_exit(flag);
+        self.counters.hypercalls += 1;
+        match errno {
+            Some(libc::EINTR) => {
+                self.stand = Stand::Anywhere;
+                Ok(())
+            }
+            Some(errno) => Err(failed(STEP, io::Error::from_raw_os_error(errno))),
+            None => Err(failed(STEP, io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Reads the system registers: one ioctl.
+    fn system(&mut self, step: &'static str) -> Result<kvm_sregs, RunError> {
+        self.counters.hypercalls += 1;
+        self.vcpu.get_sregs().map_err(|error| failed(step, error.into()))
+    }
+
+    /// The registers of the last exit.
+    pub(crate) fn registers(&self) -> kvm_regs {
+        self.vcpu.sync_regs().regs
+    }
+
+    /// The guest's time stamp counter less the host's, as KVM believes.
+    pub(crate) fn believed_tsc_offset(&mut self) -> Result<i64, RunError> {
+        let (offset, hypercalls) = clock::believed_offset(&self.vcpu)?;
+        self.counters.hypercalls += hypercalls;
+        Ok(offset)
+    }
+
+    /// The counter's frequency, as KVM set it up for the guest.
+    pub(crate) fn tsc_khz(&mut self) -> Result<u32, RunError> {
+        self.counters.hypercalls += 1;
+        self.vcpu.get_tsc_khz().map_err(|error| failed("read the TSC's frequency", error.into()))
     }
 
     /// Reads what ring 3 did from the frame that the processor pushed. Two
@@ -77,11 +167,7 @@ impl KvmPartition {
         let mut frame = [0; FRAME_BYTES];
         // In bounds: the private region begins with the exception stack's page.
         let _ = self.private.read(FRAME_OFFSET, &mut frame);
-        self.counters.hypercalls += 1;
-        let sregs = self
-            .vcpu
-            .get_sregs()
-            .map_err(|error| RunError { step: "read CR2", source: error.into() })?;
+        let sregs = self.system("read CR2")?;
         Ok(Exit::Fault(exception_frame(vector, &frame, sregs.cr2)))
     }
 }
@@ -142,21 +228,85 @@ impl Partition for KvmPartition {
         drop(running);
         self.counters.exits += 1;
         self.counters.hypercalls += 1;
+        self.stand = Stand::Lost;
         match seen {
-            Seen::Port(DOORBELL_PORT, value) => Ok(Exit::Doorbell(value)),
+            Seen::Port(DOORBELL_PORT, value) => {
+                self.stand = Stand::Port;
+                Ok(Exit::Doorbell(value))
+            }
             Seen::Port(port, value) => match u8::try_from(port.wrapping_sub(FAULT_PORT)) {
-                Ok(vector) if vector < VECTORS => self.fault(vector),
+                Ok(vector) if vector < VECTORS => {
+                    self.stand = Stand::Fault;
+                    self.fault(vector)
+                }
                 _ => Ok(unexpected("a write to a port that is not open", u64::from(value))),
             },
             Seen::Interrupted => {
+                self.stand = Stand::Anywhere;
                 self.vcpu.set_kvm_immediate_exit(0);
                 Ok(Exit::Kicked)
             }
             Seen::Unexpected(what, detail) => Ok(unexpected(what, detail)),
-            Seen::Failed(errno) => {
-                Err(RunError { step: "run the vCPU", source: io::Error::from_raw_os_error(errno) })
-            }
+            Seen::Failed(errno) => Err(failed("run the vCPU", io::Error::from_raw_os_error(errno))),
         }
+    }
+
+    fn position(&mut self) -> Result<Option<Position>, RunError> {
+        match self.stand {
+            Stand::Port => self.complete()?,
+            Stand::Anywhere | Stand::Ring3 => {}
+            Stand::Fault | Stand::Lost => return Err(misuse("tell where a stopped guest stands")),
+        }
+        let kvm_sync_regs { regs, events, .. } = self.vcpu.sync_regs_mut();
+        let position = Position { rip: Gva(regs.rip), rsp: Gva(regs.rsp) };
+        // KVM would deliver an exception that it has accepted for the guest
+        // wherever the guest then is. (It says "injected" of one that it has
+        // yet to inject, too.) That ring 3 can point RIP at a stub is no harm:
+        // its next instruction is a page fault.
+        if events.exception.injected != 0 || self.stubs.contains(&regs.rip) {
+            self.stand = Stand::Anywhere;
+            return Ok(None);
+        }
+        self.stand = Stand::Ring3;
+        Ok(Some(position))
+    }
+
+    fn divert(&mut self, to: Position) -> Result<(), RunError> {
+        if self.stand != Stand::Ring3 {
+            return Err(misuse("divert a guest from where it is not known to be"));
+        }
+        let regs = &mut self.vcpu.sync_regs_mut().regs;
+        (regs.rip, regs.rsp) = (to.rip.0, to.rsp.0);
+        self.vcpu.set_sync_dirty_reg(SyncReg::Register);
+        Ok(())
+    }
+
+    fn restart(&mut self, start: Start) -> Result<(), RunError> {
+        if !matches!(self.stand, Stand::Fault | Stand::Ring3) {
+            return Err(misuse("restart a guest that has not faulted"));
+        }
+        // KVM loads these before it would step over the stub's `out`, and does
+        // not do so as RIP is another (`complete_fast_pio_out`).
+        let sync = self.vcpu.sync_regs_mut();
+        sync.regs = registers::general(&start);
+        sync.sregs = self.sregs;
+        self.vcpu.set_sync_dirty_reg(SyncReg::Register);
+        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        self.stand = Stand::Ring3;
+        Ok(())
+    }
+
+    fn clock(&mut self) -> Result<GuestClock, RunError> {
+        const TSC: &str = "recognise what the guest's time stamp counter shows";
+        let unknown = || failed(TSC, io::ErrorKind::Unsupported.into());
+        let tsc = self.device.sight()?.tsc.ok_or_else(unknown)?;
+        let tsc_offset = match (self.tsc_offset, tsc.applies_offset) {
+            (Some(offset), _) => offset,
+            (None, true) => self.believed_tsc_offset()?,
+            (None, false) => 0,
+        };
+        self.tsc_offset = Some(tsc_offset);
+        Ok(clock::read(tsc.khz, tsc_offset))
     }
 
     fn extend(&mut self) -> Result<(), RunError> {
@@ -166,11 +316,19 @@ impl Partition for KvmPartition {
         }
         self.counters.hypercalls += 1;
         map(&self.vm, 2, PRIVATE_GPA, &self.private, late)
-            .map_err(|error| RunError { step: "map late memory", source: error.into() })?;
+            .map_err(|error| failed("map late memory", error.into()))?;
         self.mapped = self.private.len();
-        // Ring 3 can have changed none of these but the data segments' selectors,
-        // which mean nothing to it.
-        self.vcpu.sync_regs_mut().sregs = self.extended;
+        self.sregs.cr3 = self.extended_root;
+        let sregs = match self.stand {
+            // Ring 3 can have changed none of these but the data segments'
+            // selectors, which mean nothing to it.
+            Stand::Port | Stand::Ring3 => self.sregs,
+            // It may be ring 0, on the way to the end of a stub.
+            Stand::Anywhere | Stand::Fault | Stand::Lost => {
+                kvm_sregs { cr3: self.extended_root, ..self.system("read the system registers")? }
+            }
+        };
+        self.vcpu.sync_regs_mut().sregs = sregs;
         self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
         Ok(())
     }
@@ -190,6 +348,15 @@ impl Partition for KvmPartition {
     fn counters(&self) -> Counters {
         self.counters
     }
+}
+
+fn failed(step: &'static str, source: io::Error) -> RunError {
+    RunError { step, source }
+}
+
+/// The caller asked for what the state does not allow.
+fn misuse(step: &'static str) -> RunError {
+    failed(step, io::ErrorKind::InvalidInput.into())
 }
 
 fn unexpected(what: &'static str, detail: u64) -> Exit {

@@ -7,7 +7,7 @@ use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sreg
 /// What the processor has that registers must be set up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Features {
-    /// The extended states to switch on; 0 if there is no XSAVE.
+    /// The extended states to switch on; 0 if KVM says that there is no XSAVE.
     pub(crate) xcr0: u64,
     cr4: u64,
 }
@@ -50,10 +50,7 @@ impl Features {
         let ecx7 = leaf(7, 0).map(|entry| entry.ecx);
         let xsave = bit(ecx1, 26);
         let states = leaf(0xd, 0).map_or(0, |e| u64::from(e.edx) << 32 | u64::from(e.eax));
-        let mut xcr0 = if xsave { states & XCR0_WANTED } else { 0 };
-        if xcr0 & XCR0_AVX512 != XCR0_AVX512 {
-            xcr0 &= !XCR0_AVX512;
-        }
+        let xcr0 = if xsave { wanted(states) } else { 0 };
         let optional = [
             (xsave, CR4_OSXSAVE),
             (bit(ebx7, 7), CR4_SMEP),
@@ -63,6 +60,28 @@ impl Features {
         let extra: u64 = optional.iter().filter(|(has, _)| *has).map(|(_, bit)| bit).sum();
         Self { xcr0, cr4: CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | extra }
     }
+}
+
+/// What a guest must save with XSAVE in order to go on later, or 0 if FXSAVE
+/// saves all that there is: of what KVM was told to switch on, and what a
+/// guest's `xgetbv` shows.
+///
+/// What KVM was told holds where the processor has a mode for guests, as that
+/// gives each its own XCR0. Where ring 3 runs on the bare processor
+/// (`kvm_pvm`), CPUID hides XSAVE in leaf 1 (and yet leaf 0xd lists the states,
+/// 0xe7 on the build machines), so that there is nothing to be told; but nothing
+/// switches it off either, and a guest that asks the processor instead of CPUID,
+/// or was compiled for AVX, has registers that FXSAVE does not know of. There
+/// XCR0 is the host's, and may have more states than a guest should count on:
+/// AMX's tiles, protection keys.
+pub(crate) fn vector_state(told: u64, shown: Option<u64>) -> u64 {
+    if told != 0 { told } else { wanted(shown.unwrap_or(0)) }
+}
+
+/// Those states of which this crate knows; AVX-512 is all three or none.
+fn wanted(states: u64) -> u64 {
+    let states = states & XCR0_WANTED;
+    if states & XCR0_AVX512 == XCR0_AVX512 { states } else { states & !XCR0_AVX512 }
 }
 
 pub(crate) fn general(start: &Start) -> kvm_regs {
@@ -126,6 +145,17 @@ mod tests {
 
     fn leaf(function: u32, eax: u32, ebx: u32, ecx: u32) -> kvm_cpuid_entry2 {
         kvm_cpuid_entry2 { function, eax, ebx, ecx, ..Default::default() }
+    }
+
+    #[test]
+    fn a_guest_saves_what_kvm_was_told_and_else_what_it_sees() {
+        const AMX_AND_KEYS: u64 = 0b110 << 16 | 1 << 9;
+        assert_eq!(vector_state(0b111, Some(0xe7)), 0b111, "its own XCR0 should count");
+        assert_eq!(vector_state(0b111, None), 0b111);
+        assert_eq!(vector_state(0, Some(0xe7)), 0xe7);
+        assert_eq!(vector_state(0, Some(0xe7 | AMX_AND_KEYS)), 0xe7, "it should know the states");
+        assert_eq!(vector_state(0, Some(0x67)), 0b111, "AVX-512 is all three states or none");
+        assert_eq!(vector_state(0, None), 0, "there should be no XSAVE without XGETBV");
     }
 
     #[test]

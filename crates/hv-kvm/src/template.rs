@@ -1,5 +1,6 @@
 //! What all partitions of one image and layout share.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use cellule_hv::x86::{Control, PRIVATE_GPA, PRIVATE_RESERVED};
@@ -27,6 +28,8 @@ pub(crate) struct KvmTemplate {
     pub(crate) sregs: kvm_sregs,
     /// The root of the page tables with late memory.
     pub(crate) extended_root: u64,
+    /// Guest virtual addresses of the exception stubs.
+    pub(crate) stubs: Range<u64>,
 }
 
 impl KvmTemplate {
@@ -52,6 +55,7 @@ impl KvmTemplate {
             fixed: Arc::new(fixed),
             shared_start: descriptors.len(),
             extended_root: control.extended_root,
+            stubs: control.stubs.start.0..control.stubs.end.0,
             private_len,
             early_len,
         })

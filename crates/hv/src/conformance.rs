@@ -1,15 +1,27 @@
 //! The suite that every backend must pass: machine code, and what must come out.
 //!
-//! A case is data. It runs in a partition of its own with one page of text,
-//! one of data and one of stack, and a guard page below each.
+//! A case is data, if it can be, and else a function. It runs in a partition of
+//! its own with one page of text, one of data and one of stack, and a guard page
+//! below each.
+//!
+//! * `steer.rs`: a guest that is stopped goes on elsewhere.
+//! * `revive.rs`: a guest that faulted starts anew.
+//! * `vector.rs`: what a guest saves of its vector registers is all of them.
 
+mod revive;
+mod steer;
+mod vector;
+
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cellule_mem::Sealed;
 
 use crate::space::PAGE_BYTES;
 use crate::{
-    AddressSpace, Backing, Exit, Gva, Hypervisor, Mapping, Partition, Plan, Protection, Start,
+    AddressSpace, Backing, Exit, Fault, Gva, Hypervisor, Mapping, Partition, Plan, Protection,
+    RunError, Start,
 };
 
 /// Where the page of memory is that is there only once extended.
@@ -178,25 +190,28 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
-/// Runs every case, and that a kick stops an endless loop.
+/// A case that is a function.
+type Test = fn(&dyn Hypervisor) -> Result<(), String>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("a_kick_stops_an_endless_loop", endless_loop),
+    ("late_memory_is_there_once_extended", late_memory),
+    ("the_clock_is_what_a_guest_reads", clock),
+];
+
+/// Runs every case.
 pub fn suite(hypervisor: &dyn Hypervisor) -> Vec<Outcome> {
-    let endless =
-        Outcome { name: "a_kick_stops_an_endless_loop", failure: endless_loop(hypervisor).err() };
-    let late = Outcome {
-        name: "late_memory_is_there_once_extended",
-        failure: late_memory(hypervisor).err(),
-    };
-    let cases = CASES.iter();
-    cases
-        .map(|case| Outcome { name: case.name, failure: run(hypervisor, case).err() })
-        .chain([endless, late])
-        .collect()
+    let data = CASES.iter().map(|case| (case.name, run(hypervisor, case)));
+    let tests = [TESTS, steer::TESTS, revive::TESTS, vector::TESTS].into_iter().flatten();
+    let tests = tests.map(|(name, test)| (*name, test(hypervisor)));
+    let all = data.chain(revive::endings(hypervisor)).chain(tests);
+    all.map(|(name, result)| Outcome { name, failure: result.err() }).collect()
 }
 
 fn run(hypervisor: &dyn Hypervisor, case: &Case) -> Result<(), String> {
     let mut partition = partition(hypervisor, case.code)?;
     for expected in case.expected {
-        let exit = partition.run().map_err(|error| error.to_string())?;
+        let exit = next(&mut *partition)?;
         if !matches(*expected, exit) {
             return Err(format!("{expected:x?} was expected, {exit:x?} came"));
         }
@@ -211,10 +226,7 @@ fn endless_loop(hypervisor: &dyn Hypervisor) -> Result<(), String> {
         scope.spawn(move || kicker.kick());
         partition.run()
     });
-    match exit {
-        Ok(Exit::Kicked) => Ok(()),
-        other => Err(format!("a kick was expected, {other:x?} came")),
-    }
+    is_equal("the exit", Exit::Kicked, exit.map_err(text)?)
 }
 
 /// The first ring comes before the late page is touched, the second after it
@@ -223,17 +235,75 @@ fn late_memory(hypervisor: &dyn Hypervisor) -> Result<(), String> {
     // mov rax, LATE; out 1, al; xor al, [rax]; mov byte [rax], 5; out 1, al
     let code = [0x48, 0xc7, 0xc0, 0, 0xa0, 0x40, 0, 0xe6, 1, 0x32, 0x00, 0xc6, 0x00, 5, 0xe6, 1];
     let mut partition = partition(hypervisor, &code)?;
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let first = partition.run().map_err(|error| text(&error))?;
+    rings(&mut *partition, 0)?;
     for _ in 0..2 {
-        partition.extend().map_err(|error| text(&error))?;
+        partition.extend().map_err(text)?;
     }
-    let second = partition.run().map_err(|error| text(&error))?;
-    let written = partition.memory().load_u32(Gva(LATE)).map_err(|error| text(&error))?;
-    match (first, second, written) {
-        (Exit::Doorbell(0), Exit::Doorbell(0), 5) => Ok(()),
-        other => Err(format!("two rings and a 5 were expected, {other:x?} came")),
+    rings(&mut *partition, 0)?;
+    is_equal("late memory", 5, partition.memory().load_u32(Gva(LATE)).map_err(text)?)
+}
+
+/// The guest's reading lies between two of the host's, which may err by a little.
+fn clock(hypervisor: &dyn Hypervisor) -> Result<(), String> {
+    const ERROR: Duration = Duration::from_micros(50);
+    // rdtsc; mov [DATA], eax; mov [DATA + 4], edx; mov al, 3; out 1, al
+    let code = [
+        0x0f, 0x31, 0x89, 0x04, 0x25, 0, 0x20, 0x40, 0, 0x89, 0x14, 0x25, 4, 0x20, 0x40, 0, 0xb0,
+        3, 0xe6, 1,
+    ];
+    let mut partition = partition(hypervisor, &code)?;
+    let before = partition.clock().map_err(text)?;
+    rings(&mut *partition, 3)?;
+    let after = partition.clock().map_err(text)?;
+    let mut guest = [0; 8];
+    partition.memory().copy_into(Gva(DATA), &mut guest).map_err(text)?;
+    let guest = u64::from_le_bytes(guest);
+    is_equal("the offset, asked again,", before.tsc_offset, after.tsc_offset)?;
+    let [at, again] = [before, after].map(|clock| clock.instant(guest));
+    let due = before.at.checked_sub(ERROR)..=after.at.checked_add(ERROR);
+    if due.contains(&at) && due.contains(&again) {
+        return Ok(());
     }
+    Err(format!("the guest read {guest} between {before:?} and {after:?}"))
+}
+
+/// Runs until something comes that no late signal of an earlier case can cause.
+fn next(partition: &mut dyn Partition) -> Result<Exit, String> {
+    loop {
+        let exit = partition.run().map_err(text)?;
+        if exit != Exit::Kicked {
+            return Ok(exit);
+        }
+    }
+}
+
+fn rings(partition: &mut dyn Partition, value: u8) -> Result<(), String> {
+    is_equal("the exit", Exit::Doorbell(value), next(partition)?)
+}
+
+fn faults(partition: &mut dyn Partition) -> Result<Fault, String> {
+    match next(partition)? {
+        Exit::Fault(fault) => Ok(fault),
+        exit => Err(format!("a fault was expected, {exit:x?} came")),
+    }
+}
+
+fn is_equal<T: Debug + PartialEq>(what: &str, expected: T, came: T) -> Result<(), String> {
+    if expected == came {
+        return Ok(());
+    }
+    Err(format!("{what} should be {expected:x?} and is {came:x?}"))
+}
+
+fn is_refused<T: Debug>(what: &str, result: Result<T, RunError>) -> Result<(), String> {
+    match result {
+        Err(error) if error.source.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
+        other => Err(format!("{what} should be refused, {other:x?} came")),
+    }
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
 }
 
 fn matches(expected: Expected, exit: Exit) -> bool {
@@ -265,14 +335,13 @@ pub fn partition(hypervisor: &dyn Hypervisor, code: &[u8]) -> Result<Box<dyn Par
         page("stack", STACK, Protection::ReadWrite, Backing::Private(PAGE_BYTES)),
         page("late", LATE, Protection::ReadWrite, Backing::Private(2 * PAGE_BYTES)),
     ];
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let space = AddressSpace::new(mappings, Gva(SUPERVISOR)).map_err(|error| text(&error))?;
+    let space = AddressSpace::new(mappings, Gva(SUPERVISOR)).map_err(text)?;
     let plan = Plan {
         space: Arc::new(space),
-        shared: Arc::new(Sealed::new(code).map_err(|error| text(&error))?),
+        shared: Arc::new(Sealed::new(code).map_err(text)?),
         early_len: 2 * PAGE_BYTES,
         start: Start { entry: Gva(TEXT), stack: Gva(STACK + PAGE_BYTES), argument: Gva(0) },
     };
-    let template = hypervisor.template(plan).map_err(|error| text(&error))?;
-    template.partition().map_err(|error| text(&error))
+    let template = hypervisor.template(plan).map_err(text)?;
+    template.partition().map_err(text)
 }

@@ -5,13 +5,34 @@
 //! [`Partition`]s: one VM, one vCPU, private memory, a guest that starts in
 //! ring 3 and never leaves it but by an [`Exit`].
 //!
+//! What a host may do with a guest, and what must have come before:
+//!
+//! ```text
+//!        +-----------------------------------------------------------+
+//!        v                                                           |
+//!   1 run --> Doorbell, Kicked --> 2 position --> Some --> 3 divert -+
+//!     | ^            |                  |           |                |
+//!     | +------------+------------------+ None -----+--> 4 restart --+
+//!     |                                                     ^
+//!     +-----> Fault ----------------------------------------+
+//!     +-----> Unexpected: it goes no further
+//! ```
+//!
+//! 1 [`Partition::run`], 2 [`Partition::position`], 3 [`Partition::divert`],
+//! 4 [`Partition::restart`]. All but `run` can be left out, and a partition
+//! that is new stands as after `position`. So a host preempts a guest: it kicks
+//! it, takes its position, makes a note of that where the guest finds it, and
+//! diverts it to code that saves everything.
+//!
 //! * [`space`]: which guest addresses exist, with what protection, and the
 //!   only way from a guest's claim ([`GuestSlice`]) to memory.
 //! * [`exit`]: why a partition stopped.
+//! * [`clock`]: what the guest reads as the time, and what that means here.
 //! * [`x86`]: the supervisor pages that a hardware backend needs, as bytes.
 //! * [`conformance`]: the suite that every backend must pass.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod conformance;
 pub mod exit;
 pub mod space;
@@ -23,6 +44,7 @@ use std::sync::Arc;
 use cellule_kick::{Kicker, SetupError};
 use cellule_mem::{MapError, Region, Sealed};
 
+pub use clock::GuestClock;
 pub use exit::{Exit, Fault, Unexpected};
 pub use space::{Access, AddressSpace, Backing, GuestSlice, Gva, Mapping, Protection};
 
@@ -31,12 +53,36 @@ pub trait Hypervisor: Debug + Send + Sync {
     /// A short lower-case name: `kvm`.
     fn name(&self) -> &'static str;
 
+    /// What its guests may use.
+    ///
+    /// # Cost
+    ///
+    /// A backend may have to make a guest to see what the processor does (about
+    /// two milliseconds), if there is no template yet; then nothing.
+    fn capabilities(&self) -> Caps;
+
     /// Prepares what all partitions of this address space share.
     ///
     /// # Errors
     ///
     /// [`CreateError`] if the address space does not fit or memory is short.
+    ///
+    /// # Cost
+    ///
+    /// The first one pays for what [`capabilities`](Self::capabilities) may.
     fn template(&self, plan: Plan) -> Result<Arc<dyn Template>, CreateError>;
+}
+
+/// What guests may use, beyond what every x86-64 processor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// The state components that are switched on, as in XCR0 (Intel SDM volume
+    /// 1, section 13.1): what XSAVE must save for a guest to go on later. Zero
+    /// if there is no XSAVE: then FXSAVE saves all that there is.
+    ///
+    /// A guest must not ask XGETBV instead: where ring 3 runs on the bare
+    /// processor it may show more than a guest can count on.
+    pub vector_state: u64,
 }
 
 /// What a [`Template`] is made of.
@@ -53,7 +99,7 @@ pub struct Plan {
     pub start: Start,
 }
 
-/// The first register values of a guest; all others are zero.
+/// The first register values of a guest; all other general ones are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// The first instruction.
@@ -62,6 +108,18 @@ pub struct Start {
     pub stack: Gva,
     /// The first argument (RDI).
     pub argument: Gva,
+}
+
+/// Where a guest stands: between two instructions of ring 3.
+///
+/// Both are what the guest made of them: they need not be addresses of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The next instruction.
+    pub rip: Gva,
+    /// The stack pointer. The 128 bytes below it belong to the guest, too
+    /// (System V ABI, x86-64, section 3.2.2).
+    pub rsp: Gva,
 }
 
 /// Everything that partitions of one image and layout share.
@@ -82,7 +140,8 @@ pub trait Partition: Debug + Send {
     /// Runs the guest until it stops.
     ///
     /// After [`Exit::Doorbell`] and [`Exit::Kicked`] the guest can go on by
-    /// running again; after any other it must not be run.
+    /// running again; after [`Exit::Fault`] only once it was
+    /// [restarted](Self::restart); after any other it must not be run.
     ///
     /// # Errors
     ///
@@ -92,6 +151,72 @@ pub trait Partition: Debug + Send {
     ///
     /// For as long as the guest likes, unless kicked.
     fn run(&mut self) -> Result<Exit, RunError>;
+
+    /// Tells where the guest stands, after [`Exit::Doorbell`] (behind the `out`),
+    /// after [`Exit::Kicked`], and before the first run.
+    ///
+    /// `None` means that an exception of the guest's is under way: it stands in
+    /// the backend's own code, or is about to. It must simply be run on, and
+    /// will soon report a fault.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the hypervisor itself failed, or after another exit.
+    ///
+    /// # Cost
+    ///
+    /// None if the guest was stopped while it ran. At a doorbell, also if it
+    /// was kicked there before it was entered again, a hypercall that completes
+    /// the `out`; the guest does not run.
+    fn position(&mut self) -> Result<Option<Position>, RunError>;
+
+    /// Lets the guest go on somewhere else, with all other registers as they
+    /// are: general, flags, vector.
+    ///
+    /// The flags are those of the code that was stopped: the direction flag,
+    /// too, which compiled code expects to be clear.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if [`position`](Self::position) has not returned `Some`
+    /// since the last run.
+    ///
+    /// # Cost
+    ///
+    /// None: the registers travel with the next run.
+    fn divert(&mut self, to: Position) -> Result<(), RunError>;
+
+    /// Lets a guest go on after [`Exit::Fault`], or where it may be
+    /// [diverted](Self::divert), with the registers of a new one: `start`'s, the
+    /// flags clear, and all other general registers zero.
+    ///
+    /// Memory stays as it is, as do the x87, vector and MXCSR registers. Late
+    /// memory is there if the partition was [extended](Self::extend).
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it neither faulted nor may be diverted.
+    ///
+    /// # Cost
+    ///
+    /// None: the registers travel with the next run.
+    fn restart(&mut self, start: Start) -> Result<(), RunError>;
+
+    /// Reads the clock that the guest reads with `rdtsc`, and how it runs.
+    ///
+    /// What `tsc_khz` and `tsc_offset` say holds for as long as the partition
+    /// lives, if the machine has a stable time stamp counter.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the hypervisor does not tell, or tells what a guest does
+    /// not see.
+    ///
+    /// # Cost
+    ///
+    /// Nothing until it is asked for. The first time for a partition costs at
+    /// most three hypercalls; then it only reads clocks.
+    fn clock(&mut self) -> Result<GuestClock, RunError>;
 
     /// Lets the guest reach all of its private memory. The first time costs a
     /// hypercall, later ones nothing.

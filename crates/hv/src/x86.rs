@@ -22,6 +22,8 @@
 //! All of the numbers are from the Intel SDM, volume 3: chapters 3 (segments),
 //! 5 (paging), 7 (exceptions), 9.7 (TSS), and volume 1, 20.5 (I/O bitmap).
 
+use std::ops::Range;
+
 use cellule_abi::doorbell::DOORBELL_PORT;
 
 use crate::exit::{Fault, PAGE_FAULT, has_error_code};
@@ -87,6 +89,8 @@ pub struct Control {
     pub tss: Gva,
     /// The TSS's limit.
     pub tss_limit: u16,
+    /// Guest virtual addresses of the exception stubs: all that ring 0 runs.
+    pub stubs: Range<Gva>,
 }
 
 impl Control {
@@ -118,6 +122,7 @@ impl Control {
             idt_limit: u16::from(VECTORS) * 16 - 1,
             tss: Gva(supervisor.0 + TABLES + TSS_OFFSET as u64),
             tss_limit: TSS_BYTES - 1,
+            stubs: Gva(supervisor.0 + STUBS)..Gva(supervisor.0 + STUBS + PAGE_BYTES),
         }
     }
 }

@@ -6,16 +6,29 @@
 //! and if it is about to begin, the handler sets the flag that makes it return
 //! at once (KVM's `immediate_exit`).
 //!
+//! There are two reasons to stop. A *kick* asks the run to end: it holds until
+//! it is cleared. A *nudge* asks the runner to look at something: it is used
+//! up by the first stop after it.
+//!
 //! ```text
-//!  Kicker::kick                       run loop
-//!  1 requested = true                 a thread = my id       (enter)
-//!  2 thread known? send one signal    b requested? give up
+//!  Kicker::kick, Kicker::nudge        run loop
+//!  1 requested (nudged) = true        a thread = my id            (enter)
+//!  2 thread known? send one signal    b requested? nudged, taken? give up
 //!                                     c run; the signal or the flag ends it
-//!                                     d thread = none        (drop)
+//!                                     d thread = none             (drop)
+//!                                     e flag set? nudged = false
 //! ```
 //!
 //! 1 before 2 and a before b, all sequentially consistent: either b sees the
 //! request, or 2 sees the thread and the signal comes in or before c.
+//!
+//! For a nudge, b and e also take the request. Neither loses it: what b takes
+//! stops the run that was about to begin, and e takes one only if the flag is
+//! set, so that the run that just ended, or the next one if it ended in the
+//! instant before, is reported as stopped; and that is after 1. If 1 comes
+//! after b or e, the request waits for the next b, with or without a signal.
+//! What can happen is the opposite: the signal of a request that b or e took
+//! arrives behind it, and stops one more run for nothing.
 #![allow(unsafe_code, reason = "signal handlers, tgkill and POSIX timers")]
 
 mod alarm;
@@ -25,7 +38,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 pub use alarm::{Alarm, AlarmError};
 pub use signal::SetupError;
@@ -48,6 +61,7 @@ pub struct Kicker(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     requested: AtomicBool,
+    nudged: AtomicBool,
     /// The thread in the run, 0 for none.
     thread: AtomicI32,
 }
@@ -80,23 +94,28 @@ impl Target {
 
     /// Publishes that this thread is about to run; ends when the guard is dropped.
     ///
-    /// Returns `None` if a kick is already asked for, or if an alarm rang since
-    /// the last run: do not run now.
+    /// Returns `None` if a kick is already asked for, or if since the last run
+    /// there was a nudge, which this uses up, or an alarm: do not run now.
+    ///
+    /// A caller that leaves the flag set, because the run came to something
+    /// else before it was seen, must let it stop the next run.
     ///
     /// # Safety
     ///
-    /// `flag` must stay writable until the guard is dropped, and the guard must
-    /// not be leaked: a signal handler on this thread writes 1 to it.
+    /// `flag` must stay readable and writable until the guard is dropped, and
+    /// the guard must not be leaked: a signal handler on this thread writes 1
+    /// to it.
     pub unsafe fn enter(&self, flag: *mut u8) -> Option<Running<'_>> {
         FLAG.set(flag);
         self.0.thread.store(signal::thread_id(), Ordering::SeqCst);
         let running = Running { state: &self.0, this_thread: PhantomData };
-        let stop = MISSED.replace(false) | self.is_requested();
+        let nudged = self.0.nudged.swap(false, Ordering::SeqCst);
+        let stop = MISSED.replace(false) | nudged | self.is_requested();
         (!stop).then_some(running)
     }
 }
 
-/// While it lives, kicks reach this thread.
+/// While it lives, kicks and nudges reach this thread.
 #[derive(Debug)]
 pub struct Running<'a> {
     state: &'a State,
@@ -106,7 +125,13 @@ pub struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.state.thread.store(0, Ordering::SeqCst);
-        FLAG.set(ptr::null_mut());
+        let flag = FLAG.replace(ptr::null_mut());
+        // SAFETY: not null, as `enter` put it here, whose caller keeps it
+        // readable until this returns.
+        let flag = unsafe { AtomicU8::from_ptr(flag) };
+        if flag.load(Ordering::SeqCst) != 0 {
+            self.state.nudged.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -118,6 +143,24 @@ impl Kicker {
     /// One system call if the target runs, else none.
     pub fn kick(&self) {
         self.0.requested.store(true, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    /// Makes the current run return, or the next one if none is under way, to
+    /// look at something that the caller did before; it is no request to end.
+    ///
+    /// Nudges that come before the stop are one. After it, one more run may
+    /// stop for nothing.
+    ///
+    /// # Cost
+    ///
+    /// One system call if the target runs, else none. Never waits.
+    pub fn nudge(&self) {
+        self.0.nudged.store(true, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    fn interrupt(&self) {
         let thread = self.0.thread.load(Ordering::SeqCst);
         if thread != 0 {
             signal::send(thread);
@@ -126,94 +169,4 @@ impl Kicker {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU8;
-    use std::sync::mpsc;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    /// Stands for a vCPU call that the signal cannot interrupt: it sees the flag.
-    fn spin_until(flag: &AtomicU8) {
-        while flag.load(Ordering::SeqCst) == 0 {
-            std::hint::spin_loop();
-        }
-    }
-
-    #[test]
-    fn a_kick_before_the_run_forbids_it() {
-        let target = Target::new().unwrap();
-        target.kicker().kick();
-        let flag = AtomicU8::new(0);
-        // SAFETY: the flag outlives the guard.
-        assert!(unsafe { target.enter(flag.as_ptr()) }.is_none());
-        target.clear();
-        // SAFETY: the flag outlives the guard.
-        assert!(unsafe { target.enter(flag.as_ptr()) }.is_some());
-    }
-
-    #[test]
-    fn a_kick_at_any_moment_stops_every_run() {
-        for _ in 0..2000 {
-            let target = Target::new().unwrap();
-            let kicker = target.kicker();
-            let (ready, wait) = mpsc::channel();
-            let runner = std::thread::spawn(move || {
-                let flag = AtomicU8::new(0);
-                ready.send(()).unwrap();
-                // SAFETY: the flag outlives the guard.
-                if let Some(_running) = unsafe { target.enter(flag.as_ptr()) } {
-                    spin_until(&flag);
-                }
-            });
-            wait.recv().unwrap();
-            kicker.kick();
-            runner.join().unwrap();
-        }
-    }
-
-    #[test]
-    fn an_alarm_stops_a_run_and_a_dropped_alarm_does_not() {
-        let target = Target::new().unwrap();
-        let flag = AtomicU8::new(0);
-        // SAFETY: the flag outlives the guard.
-        let _running = unsafe { target.enter(flag.as_ptr()) }.unwrap();
-        drop(Alarm::at(Instant::now() + Duration::from_secs(3600)).unwrap());
-        assert_eq!(flag.load(Ordering::SeqCst), 0);
-        let _alarm = Alarm::at(Instant::now() + Duration::from_millis(1)).unwrap();
-        spin_until(&flag);
-    }
-
-    #[test]
-    fn an_alarm_between_two_runs_stops_the_second() {
-        let target = Target::new().unwrap();
-        let _alarm = Alarm::at(Instant::now()).unwrap();
-        while !MISSED.get() {
-            std::hint::spin_loop();
-        }
-        let flag = AtomicU8::new(0);
-        // SAFETY: the flag outlives the guard.
-        assert!(unsafe { target.enter(flag.as_ptr()) }.is_none());
-    }
-
-    #[test]
-    fn an_alarm_within_an_alarm_gives_the_outer_one_back() {
-        let target = Target::new().unwrap();
-        let flag = AtomicU8::new(0);
-        // SAFETY: the flag outlives the guard.
-        let _running = unsafe { target.enter(flag.as_ptr()) }.unwrap();
-        let _outer = Alarm::at(Instant::now() + Duration::from_millis(5)).unwrap();
-        drop(Alarm::at(Instant::now() + Duration::from_secs(3600)).unwrap());
-        spin_until(&flag);
-    }
-
-    #[test]
-    fn an_alarm_in_the_past_rings_at_once() {
-        let target = Target::new().unwrap();
-        let flag = AtomicU8::new(0);
-        // SAFETY: the flag outlives the guard.
-        let _running = unsafe { target.enter(flag.as_ptr()) }.unwrap();
-        let _alarm = Alarm::at(Instant::now()).unwrap();
-        spin_until(&flag);
-    }
-}
+mod tests;

@@ -1,0 +1,112 @@
+//! What a guest's `rdtsc` shows.
+//!
+//! KVM gives each VM an offset to the host's time stamp counter, and the
+//! processor adds it: with VT-x and SVM. Where ring 3 runs on the bare processor
+//! (`kvm_pvm`) nobody does. The `kvm_pvm` of the build machines says so: it
+//! reports an offset of zero, whatever is set. But that is up to each KVM, and a
+//! clock that is wrong by the time since the machine's start would be found out
+//! late. So a guest has a look: see `probe.rs`.
+
+use std::arch::x86_64::_rdtsc;
+use std::io;
+use std::time::Instant;
+
+use cellule_hv::{GuestClock, RunError};
+use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_ioctls::VcpuFd;
+
+/// What all guests see of the time stamp counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tsc {
+    pub(crate) khz: u32,
+    /// Whether KVM's offset is what a guest sees, rather than none.
+    pub(crate) applies_offset: bool,
+}
+
+/// IA32_TIME_STAMP_COUNTER: SDM volume 4, table 2-2.
+const MSR_TSC: u32 = 0x10;
+
+/// How often two clocks are read to read them at one time: the closest pair
+/// counts, lest the thread lost its processor in between.
+const ATTEMPTS: u8 = 3;
+
+/// Reads the guest's and the host's clock at one time.
+pub(crate) fn read(khz: u32, tsc_offset: i64) -> GuestClock {
+    let pairs = (0..ATTEMPTS).map(|_| together(Instant::now));
+    let best = pairs.min_by_key(|pair| pair.took);
+    let Together { tsc, value: at, .. } = best.unwrap_or_else(|| together(Instant::now));
+    let tsc = tsc.wrapping_add_signed(tsc_offset);
+    GuestClock { tsc_khz: u64::from(khz), tsc_offset, tsc, at }
+}
+
+/// Something that was read, the host's counter at the middle of that, and how
+/// many cycles it took.
+struct Together<T> {
+    value: T,
+    tsc: u64,
+    took: u64,
+}
+
+fn together<T>(read: impl FnOnce() -> T) -> Together<T> {
+    let before = host_tsc();
+    let value = read();
+    let took = host_tsc().wrapping_sub(before);
+    Together { value, tsc: before.wrapping_add(took / 2), took }
+}
+
+/// The offset that KVM believes in: what it says that the guest reads now, less
+/// what the host reads. Returns how many ioctls it took, too.
+///
+/// `KVM_VCPU_TSC_OFFSET` would say it to the cycle, but only from Linux 5.16 on;
+/// this errs by half the time that an ioctl takes at most.
+pub(crate) fn believed_offset(vcpu: &VcpuFd) -> Result<(i64, u64), RunError> {
+    let mut best = None;
+    for _ in 0..ATTEMPTS {
+        let Together { value, tsc, took } = together(|| msr_tsc(vcpu));
+        let found = (took, value?.wrapping_sub(tsc).cast_signed());
+        best = Some(best.map_or(found, |best| found.min(best)));
+    }
+    Ok((best.map_or(0, |(_, offset)| offset), u64::from(ATTEMPTS)))
+}
+
+fn msr_tsc(vcpu: &VcpuFd) -> Result<u64, RunError> {
+    const STEP: &str = "read the guest's time stamp counter";
+    let entry = kvm_msr_entry { index: MSR_TSC, ..Default::default() };
+    let none = || RunError { step: STEP, source: io::ErrorKind::Unsupported.into() };
+    let mut msrs = Msrs::from_entries(&[entry]).map_err(|_| none())?;
+    let read = vcpu.get_msrs(&mut msrs);
+    let read = read.map_err(|error| RunError { step: STEP, source: error.into() })?;
+    let entry = msrs.as_slice().first().filter(|_| read == 1).ok_or_else(none)?;
+    Ok(entry.data)
+}
+
+/// Whether the guest's reading lies between the host's with KVM's offset, or
+/// without; `None` if with neither.
+pub(crate) fn classify(before: u64, guest: u64, after: u64, offset: i64) -> Option<bool> {
+    let inside = |guest: u64| guest.wrapping_sub(before) <= after.wrapping_sub(before);
+    let with_offset = guest.wrapping_sub(offset.cast_unsigned());
+    // What KVM believes is known with an error. Where it believes that there is
+    // no offset, and there is none, it is better to say so.
+    if inside(guest) { Some(false) } else { inside(with_offset).then_some(true) }
+}
+
+pub(crate) fn host_tsc() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and Linux lets
+    // programs use it unless they forbid it to themselves (PR_SET_TSC).
+    unsafe { _rdtsc() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_applied_if_the_reading_fits_only_with_it() {
+        const OFFSET: i64 = -1_000_000;
+        assert_eq!(classify(2_000_000, 2_000_500, 2_001_000, OFFSET), Some(false));
+        assert_eq!(classify(2_000_000, 1_000_500, 2_001_000, OFFSET), Some(true));
+        assert_eq!(classify(2_000_000, 1_500_000, 2_001_000, OFFSET), None);
+        assert_eq!(classify(2_000_000, 2_000_500, 2_001_000, 400), Some(false), "both fit");
+        assert_eq!(classify(500, 500_u64.wrapping_sub(1000), 700, -1000), Some(true), "wraps");
+    }
+}
