@@ -25,10 +25,15 @@ impl Condition {
 
     /// Wakes the first in line; whether there was one. O(log w).
     pub fn notify_one(&mut self, kernel: &mut Kernel) -> bool {
+        self.notify_one_of(kernel, 0)
+    }
+
+    /// The same, and tells a task a number: its outcome's.
+    pub fn notify_one_of(&mut self, kernel: &mut Kernel, number: u64) -> bool {
         let Some(best) = kernel.best_of(&mut self.waiters) else { return false };
         match kernel.is_proxy(best) {
             true => kernel.notify(best),
-            false => kernel.wake(best, Outcome::Granted(0)),
+            false => kernel.wake(best, Outcome::Granted(number)),
         }
         true
     }

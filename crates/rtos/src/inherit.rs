@@ -4,7 +4,7 @@
 //! Every contended mutex (a record with an owner) gives its owner the priority
 //! of its first waiter; the owner counts what it is given by level, so that its
 //! effective priority is found in O(1). A change travels from owner to owner
-//! along the chain, and stops where nothing changes.
+//! along the chain, and stops at the first owner that it does not change.
 //!
 //! On a cycle of owners, a deadlock, the members hold each other's priority up;
 //! there the priority is computed anew from what comes from outside.
@@ -65,10 +65,13 @@ impl Kernel {
         first
     }
 
-    /// Passes on a change among a record's waiters.
+    /// Passes on a change among a record's waiters, also if the first of them is
+    /// as urgent as before: on a cycle that may be what it has from the owner.
     pub(crate) fn inherit(&mut self, index: Index) {
-        if self.count_top(index) {
-            self.reprioritise(self.records[usize::from(index)].owner);
+        self.count_top(index);
+        let owner = self.records[usize::from(index)].owner;
+        if owner != NIL {
+            self.reprioritise(owner);
         }
     }
 
@@ -84,24 +87,24 @@ impl Kernel {
                 return;
             }
             self.set_effective(task, due);
-            let index = self.slots[usize::from(task)].queue;
-            if index == NIL || !self.count_top(index) {
+            let owner = self.owner_of(task);
+            if owner == NIL {
                 return;
             }
-            task = self.records[usize::from(index)].owner;
+            self.count_top(self.slots[usize::from(task)].queue);
+            task = owner;
         }
     }
 
-    /// Counts a record's first waiter anew; whether its owner may be affected.
-    fn count_top(&mut self, index: Index) -> bool {
+    /// Counts a record's first waiter anew.
+    fn count_top(&mut self, index: Index) {
         let record = &mut self.records[usize::from(index)];
         let top = self.slots.get(usize::from(record.root)).map(|slot| slot.effective);
         if record.owner == NIL || record.top == top {
-            return false;
+            return;
         }
         let old = core::mem::replace(&mut record.top, top);
         count(&mut self.slots[usize::from(record.owner)], old, top);
-        true
     }
 
     fn set_effective(&mut self, task: Index, effective: Priority) {
@@ -145,7 +148,7 @@ impl Kernel {
     fn settle(&mut self, start: Index) {
         let mut highest = Priority::LOWEST;
         self.around(start, |kernel, task| {
-            highest = highest.max(kernel.from_outside(kernel.owner_of(task), task));
+            highest = highest.max(kernel.priority_but_for(kernel.owner_of(task), task));
         });
         self.around(start, |kernel, task| {
             if kernel.slots[usize::from(task)].effective != highest {
@@ -170,7 +173,7 @@ impl Kernel {
     }
 
     /// An owner's own priority and what it inherits, but for one waiter.
-    fn from_outside(&self, owner: Index, but: Index) -> Priority {
+    fn priority_but_for(&self, owner: Index, but: Index) -> Priority {
         let mut highest = self.slots[usize::from(owner)].base;
         let mut index = self.slots[usize::from(owner)].owned;
         while index != NIL {

@@ -161,10 +161,8 @@ impl Kernel {
         while free != NIL && missing > 0 {
             (free, missing) = (self.slots[usize::from(free)].next, missing - 1);
         }
-        let total = self.slots.len() + missing;
-        if total > MOST {
-            return Err(NoRoom);
-        }
+        let total = self.slots.len().checked_add(missing);
+        let total = total.filter(|total| *total <= MOST).ok_or(NoRoom)?;
         self.slots.try_reserve(missing).map_err(|_| NoRoom)?;
         self.records.try_reserve(missing).map_err(|_| NoRoom)?;
         if !self.timers.reserve(total) {
@@ -260,6 +258,13 @@ impl Kernel {
 
     // The choice.
 
+    /// Whether the running task is the one that [`Kernel::decide`] would choose.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        let current = self.slots.get(usize::from(self.current));
+        current.is_some_and(|slot| self.lines.top().is_none_or(|top| top <= slot.effective))
+    }
+
     /// Chooses who runs now. O(1).
     #[inline]
     pub fn decide(&mut self) -> Decision {
@@ -290,6 +295,30 @@ impl Kernel {
             self.slots[usize::from(self.current)].count = 0;
             self.lines.insert(&mut self.slots, self.current, Place::End);
             self.current = NIL;
+        }
+    }
+
+    /// [`Kernel::yield_now`] and [`Kernel::decide`] in one, for the usual case: the
+    /// next of the same line. O(1).
+    #[inline]
+    pub fn rotate(&mut self) -> Decision {
+        let Some(slot) = self.slots.get_mut(usize::from(self.current)) else {
+            return self.decide();
+        };
+        slot.count = 0;
+        let level = slot.effective;
+        match self.lines.top() {
+            None => Decision::Stay,
+            Some(top) if top < level => Decision::Stay,
+            Some(top) if top > level => {
+                self.yield_now();
+                self.decide()
+            }
+            Some(_) => {
+                self.current = self.lines.rotate(&mut self.slots, self.current, level);
+                self.current_id = self.slots[usize::from(self.current)].id;
+                Decision::Run(self.current_id)
+            }
         }
     }
 
@@ -372,7 +401,12 @@ impl Kernel {
 
     /// When something is due after that; a periodic timer counts with its next.
     pub fn following_deadline(&self) -> Option<u64> {
-        self.timers.following()
+        let second = self.timers.following();
+        let (first, deadline) = self.timers.first()?;
+        let slot = &self.slots[usize::from(first)];
+        let periodic = slot.kind == Kind::Timer && slot.period != 0;
+        let again = if periodic { deadline.checked_add(slot.period) } else { None };
+        second.map_or(again, |second| Some(again.map_or(second, |again| again.min(second))))
     }
 
     /// Makes the running task wait for a point in time only.
@@ -385,12 +419,7 @@ impl Kernel {
     /// Ends a task. Mutexes that it holds are handed over: `mutex` is told each
     /// that others wait for, in the order in which they were acquired, and calls
     /// [`crate::Mutex::owner_died`]. Tells whether there was such a task.
-    pub fn end(
-        &mut self,
-        id: TaskId,
-        end: End,
-        mutex: &mut dyn FnMut(&mut Self, Handle),
-    ) -> bool {
+    pub fn end(&mut self, id: TaskId, end: End, mutex: &mut dyn FnMut(&mut Self, Handle)) -> bool {
         let Some(task) = self.find(id) else { return false };
         self.tell(Event::Ended(id, end));
         if self.current == task {
@@ -555,12 +584,15 @@ impl Kernel {
         if let Some(index) = self.find_kind(id, Kind::Proxy)
             && self.slots[usize::from(index)].queue == NIL
         {
+            // It has tried for another reason, before it was told: a slot is not
+            // in a queue and among the notices at once.
+            self.forget_notice(index);
             self.enqueue(queue, index);
         }
     }
 
     /// Gives a future's place up; whether it had been notified and so must pass
-    /// the word on.
+    /// the word on, also if it has what it waited for: an object may have more.
     pub fn delist(&mut self, id: TaskId) -> bool {
         let Some(index) = self.find_kind(id, Kind::Proxy) else { return false };
         let notified = self.slots[usize::from(index)].queue == NIL;
@@ -630,13 +662,15 @@ impl Kernel {
 
     fn expire(&mut self, index: Index, deadline: u64) {
         let slot = &mut self.slots[usize::from(index)];
-        let mut times = 1;
-        if slot.period != 0 {
+        if let Some(missed) = (self.now - deadline).checked_div(slot.period) {
             // A guest that stood still catches up at once, and does not drift.
-            times += (self.now - deadline) / slot.period;
-            let next = deadline.saturating_add(slot.period.saturating_mul(times));
+            let times = missed.saturating_add(1);
             slot.count = slot.count.saturating_add(times);
-            self.arm(index, next);
+            // Later than now; there is no such time at the end of all time.
+            let next = slot.period.checked_mul(times).and_then(|ahead| deadline.checked_add(ahead));
+            if let Some(next) = next {
+                self.arm(index, next);
+            }
         } else {
             slot.count = 1;
         }

@@ -49,7 +49,7 @@ impl Mutex {
     #[inline]
     pub fn lock(&mut self, kernel: &mut Kernel, handle: Handle, patience: Patience) -> Lock {
         if self.owner == TaskId::NONE {
-            self.acquire(kernel);
+            self.acquire(kernel, handle);
             return Lock::Locked;
         }
         self.lock_owned(kernel, handle, patience)
@@ -61,7 +61,7 @@ impl Mutex {
         }
         let Some(owner) = kernel.find(self.owner) else {
             // Had anybody waited, it would have been handed over.
-            self.acquire(kernel);
+            self.acquire(kernel, handle);
             return Lock::OwnerDied;
         };
         if patience == Patience::None {
@@ -72,9 +72,14 @@ impl Mutex {
         Lock::Waits
     }
 
-    fn acquire(&mut self, kernel: &mut Kernel) {
+    fn acquire(&mut self, kernel: &mut Kernel, handle: Handle) {
         self.owner = kernel.current();
         self.acquired = kernel.next_serial();
+        // Between a future's notice and its lock the mutex is free, and yet some
+        // may wait.
+        if !self.waiters.is_quiet() {
+            self.settle(kernel, handle);
+        }
     }
 
     /// Lets the owner inherit from a new waiter.

@@ -57,7 +57,8 @@ impl Priority {
     }
 
     pub(crate) const fn index(self) -> usize {
-        self.0 as usize
+        // Never beyond 31 (`new`); so the compiler knows too.
+        (self.0 & 31) as usize
     }
 
     pub(crate) const fn bit(self) -> u32 {

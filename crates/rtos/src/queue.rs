@@ -120,7 +120,8 @@ impl Queue {
     }
 
     /// A notified future that waited to get has gone. If the next in line is a
-    /// task, it is to be given the item at the place.
+    /// task, it is to be given the item at the place. To be called until it
+    /// returns `None`: a sender's item may take that one's place.
     pub fn pass_item_on(&mut self, kernel: &mut Kernel, capacity: u32) -> Option<(TaskId, Get)> {
         if self.len == 0 {
             return None;
@@ -136,8 +137,10 @@ impl Queue {
     }
 
     /// A notified future that waited to put has gone. If the next in line is a
-    /// task, its item is to go into the place.
-    pub fn pass_room_on(&mut self, kernel: &mut Kernel, capacity: u32) -> Option<(TaskId, u32)> {
+    /// task, its item is to go where the second part says: into a place, or to a
+    /// task that waited for it. To be called until it returns `None`: in the
+    /// latter case, there still is room.
+    pub fn pass_room_on(&mut self, kernel: &mut Kernel, capacity: u32) -> Option<(TaskId, Put)> {
         if self.len == capacity {
             return None;
         }
@@ -147,7 +150,8 @@ impl Queue {
             return None;
         }
         kernel.wake(best, Outcome::Granted(0));
-        Some((kernel.slots[usize::from(best)].id, self.append(capacity)))
+        let sender = kernel.slots[usize::from(best)].id;
+        Some((sender, self.put(kernel, capacity, Patience::None)))
     }
 }
 

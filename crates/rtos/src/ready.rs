@@ -77,6 +77,22 @@ impl Lines {
         }
     }
 
+    /// Puts a task at the end of a line that is not empty, and takes the first. O(1).
+    #[inline]
+    pub(crate) fn rotate(&mut self, slots: &mut [Slot], task: Index, level: Priority) -> Index {
+        let (first, last) = (self.first[level.index()], self.last[level.index()]);
+        self.last[level.index()] = task;
+        slots[usize::from(last)].next = task;
+        let slot = &mut slots[usize::from(task)];
+        (slot.in_line, slot.next, slot.prev) = (true, NIL, last);
+        let slot = &mut slots[usize::from(first)];
+        let second = core::mem::replace(&mut slot.next, NIL);
+        slot.in_line = false;
+        self.first[level.index()] = second;
+        slots[usize::from(second)].prev = NIL;
+        first
+    }
+
     /// Takes the first task of the most urgent line. O(1).
     pub(crate) fn pop(&mut self, slots: &mut [Slot]) -> Option<Index> {
         let level = self.top()?;

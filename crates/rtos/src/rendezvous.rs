@@ -52,6 +52,9 @@ impl Rendezvous {
 
     /// Sends: the running task waits until it has its reply, at most for its
     /// patience. The outcome is granted, timed out, or peer died. O(log w).
+    ///
+    /// [`Patience::None`] is for the server only: if one waits, it has the message,
+    /// and the reply is waited for as long as it takes.
     pub fn send(&mut self, kernel: &mut Kernel, patience: Patience) -> Send {
         if let Some(server) = kernel.best_of(&mut self.servers) {
             let client = kernel.current;

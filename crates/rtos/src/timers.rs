@@ -34,6 +34,11 @@ impl Timers {
         self.heap.first().map(|entry| entry.deadline)
     }
 
+    /// The slot with the earliest deadline.
+    pub(crate) fn first(&self) -> Option<(Index, u64)> {
+        self.heap.first().map(|entry| (entry.slot, entry.deadline))
+    }
+
     /// The deadline after the earliest.
     pub(crate) fn following(&self) -> Option<u64> {
         let second = self.heap.get(1)?;

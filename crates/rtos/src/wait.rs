@@ -83,10 +83,12 @@ impl Kernel {
     }
 
     /// As [`Kernel::best`], but makes a queue that all have left quiet again.
+    #[inline]
     pub(crate) fn best_of(&self, queue: &mut WaitQueue) -> Option<Index> {
-        if queue.is_quiet() {
-            return None;
-        }
+        if queue.is_quiet() { None } else { self.best_or_quiet(queue) }
+    }
+
+    fn best_or_quiet(&self, queue: &mut WaitQueue) -> Option<Index> {
         let best = self.best(*queue);
         if best.is_none() {
             *queue = WaitQueue::new();
@@ -125,12 +127,15 @@ impl Kernel {
         }
         self.take_from_heap(index, slot);
         self.records[usize::from(index)].len -= 1;
-        self.inherit(index);
-        if self.records[usize::from(index)].root == NIL {
-            self.disown(index);
-            let record = &mut self.records[usize::from(index)];
-            (record.next, self.free_record) = (self.free_record, index);
+        if self.records[usize::from(index)].root != NIL {
+            self.inherit(index);
+            return;
         }
+        // Nobody may inherit from a record without waiters, not for a moment:
+        // the owner may be on a cycle, which is looked through at each change.
+        self.disown(index);
+        let record = &mut self.records[usize::from(index)];
+        (record.next, self.free_record) = (self.free_record, index);
     }
 
     /// Finds the right place for a slot whose effective priority has changed.

@@ -25,7 +25,7 @@ fn the_kernel_runs_every_script_as_it_says() {
 
 #[test]
 fn the_kernel_runs_random_scripts_as_the_model_does() {
-    for seed in 0..20_000 {
+    for seed in 0..60_000 {
         let script = generate::script(seed);
         let expected = cellule_litmus::run(&script).to_string();
         assert_eq!(machine::run(&script).to_string(), expected, "seed {seed}:\n{script}");
