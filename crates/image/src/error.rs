@@ -215,8 +215,8 @@ pub enum ImageError {
     ExportEntry { number: usize, name: String, gva: u64 },
     #[error("import {number} `{name}` has an entry at {gva:#x}; expected none")]
     ImportEntry { number: usize, name: String, gva: u64 },
-    #[error("{table} {number} `{name}` has {value:#x} in its reserved field; expected 0")]
-    Reserved { table: Table, number: usize, name: String, value: u64 },
+    #[error("{table} {number} `{name}` has {value:#x} in its priority field; the limit is {limit}")]
+    Priority { table: Table, number: usize, name: String, value: u64, limit: u64 },
 }
 
 /// Which of an image's two tables a record is in. Displays as one record of it.

@@ -192,7 +192,8 @@ impl<'a> Reader<'a> {
         name: &str,
     ) -> Result<(), ImageError> {
         let Place { table, number } = place;
-        let (gva, value) = (record.entry_gva, record.reserved);
+        let (gva, value) = (record.entry_gva, record.priority);
+        let limit = if table == Table::Exports { symbol::GREATEST_PRIORITY } else { 0 };
         match table {
             Table::Exports if !self.memory.is_executable(gva) => {
                 Err(ImageError::ExportEntry { number, name: name.to_owned(), gva })
@@ -200,8 +201,9 @@ impl<'a> Reader<'a> {
             Table::Imports if gva != 0 => {
                 Err(ImageError::ImportEntry { number, name: name.to_owned(), gva })
             }
-            _ if value != 0 => {
-                Err(ImageError::Reserved { table, number, name: name.to_owned(), value })
+            _ if value > limit => {
+                let name = name.to_owned();
+                Err(ImageError::Priority { table, number, name, value, limit })
             }
             _ => Ok(()),
         }

@@ -118,7 +118,7 @@ pub(crate) const CASES: &[Case] = &[
         f.notes[0].descriptor_bytes = Some(32);
         f.program[NOTE_HEADER].file_bytes = 52;
     }),
-    ("note_abi_version", |f| f.notes[0].descriptor.abi_version = 2),
+    ("note_abi_version", |f| f.notes[0].descriptor.abi_version = cellule_abi::ABI_VERSION + 1),
     // The tables.
     ("table_misaligned", |f| f.notes[0].descriptor.exports_start += 4),
     ("table_half_record", |f| f.notes[0].descriptor.exports_end -= 32),
@@ -157,7 +157,7 @@ pub(crate) const CASES: &[Case] = &[
     ("signature_schema", |f| f.exports[0].schema ^= 1),
     ("export_entry_in_data", |f| f.relocations[2].addend = DATA as i64 + DATA_PAGE as i64),
     ("export_without_entry", |f| f.relocations[2].kind = 0),
-    ("export_reserved", |f| f.exports[1].reserved = 1),
+    ("export_priority", |f| f.exports[1].priority = 33),
     ("import_with_entry", |f| f.imports[0].entry_gva = 0x40_15a0),
-    ("import_reserved", |f| f.imports[0].reserved = 1 << 63),
+    ("import_priority", |f| f.imports[0].priority = 1),
 ];

@@ -204,7 +204,7 @@ impl File {
             id: fnv1a(name.as_bytes()),
             schema: fnv1a(signature.as_bytes()),
             entry_gva: 0,
-            reserved: 0,
+            priority: 0,
         }
     }
 
