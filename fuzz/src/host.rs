@@ -8,7 +8,7 @@ use cellule_abi::HostError;
 use cellule_abi::page::{COMPLETION_TAIL_OFFSET, REQUEST_HEAD_OFFSET, RING_ENTRIES};
 use cellule_abi::record::{Completion, CompletionOp, Request, RequestOp};
 use cellule_abi::wire::Payload;
-use cellule_channel::{BrokenRing, Channel, Policy, Reply, Rings, ServeError};
+use cellule_channel::{BrokenRing, Channel, Policy, Reply, Rings, ServeError, Served};
 
 use crate::guest::{Guest, GuestMemory, NotThere, Setup, Step};
 use crate::handlers::{self, NAMES};
@@ -178,9 +178,13 @@ impl Host {
         let expected = Expected::of(&self.setup, request);
         let (memory, watch) = (&self.memory, &self.watch);
         let payload = fetch(memory, request);
-        let answer = self.channel.serve(request, || {
+        let served = self.channel.serve(request, || {
             watch.note(Note::Fetched);
             payload.clone()
+        });
+        let answer = served.map(|served| match served {
+            Served::Now(answer) => answer,
+            Served::Later => unreachable!("no function here defers its answer"),
         });
         expected.check(&payload, &watch.take(), &answer);
         self.tally.served += 1;

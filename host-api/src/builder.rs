@@ -1,19 +1,29 @@
 //! `SandboxBuilder`: what a sandbox is to be, checked before it exists.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cellule_abi::page::{Boot, TaskFaults};
 use cellule_abi::{OwnedArgs, PAGE_BYTES, Schema};
-use cellule_channel::{Channel, Event, HostFunction, IntoHostFunction, Policy, Sink, TracingSink};
+use cellule_channel::{
+    Channel, Event, HostFunction, IntoDeferredHostFunction, IntoHostFunction, Mailbox, Policy,
+    Sink, TracingSink,
+};
 use cellule_hv::{Gva, Memory};
 use serde::Serialize;
 
 use crate::backend::Backend;
+use crate::clock::{Time, Timekeeper};
 use crate::error::BuildError;
 use crate::exchange::Exchange;
 use crate::image::Image;
+use crate::inbox::Inbox;
 use crate::layout::Sizes;
+use crate::run::Runner;
 use crate::sandbox::Sandbox;
+use crate::stacks::{self, DEFAULT_TASK_STACKS};
+use crate::trace::{MOST_ENTRIES, Recorder};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -25,6 +35,9 @@ pub const DEFAULT_HEAP_BYTES: u64 = 64 * MIB;
 pub const DEFAULT_STACK_BYTES: u64 = 256 * KIB;
 /// The longest message, unless said otherwise: 16 MiB.
 pub const DEFAULT_MESSAGE_BYTES: u64 = 16 * MIB;
+
+/// How many deferred host calls may be in flight, unless said otherwise.
+pub const DEFAULT_IN_FLIGHT: u32 = 256;
 
 /// Numbers the sandboxes of this process, for the audit trail.
 static NEXT_SANDBOX: AtomicU64 = AtomicU64::new(1);
@@ -57,6 +70,11 @@ pub struct SandboxBuilder {
     heap_bytes: u64,
     stack_bytes: u64,
     message_bytes: u64,
+    task_stacks: Vec<(u64, u32)>,
+    task_faults: TaskFaults,
+    time: Time,
+    trace_entries: u32,
+    in_flight: u32,
 }
 
 impl SandboxBuilder {
@@ -70,6 +88,11 @@ impl SandboxBuilder {
             heap_bytes: DEFAULT_HEAP_BYTES,
             stack_bytes: DEFAULT_STACK_BYTES,
             message_bytes: DEFAULT_MESSAGE_BYTES,
+            task_stacks: DEFAULT_TASK_STACKS.to_vec(),
+            task_faults: TaskFaults::EndSandbox,
+            time: Time::Real,
+            trace_entries: 0,
+            in_flight: DEFAULT_IN_FLIGHT,
         }
     }
 
@@ -87,6 +110,58 @@ impl SandboxBuilder {
         R: Schema + Serialize + Send + 'static,
     {
         self.functions.push(HostFunction::new(name, f));
+        self
+    }
+
+    /// Registers a host function that answers later: a closure of a
+    /// [`ReplyHandle`](crate::ReplyHandle) and up to eight owned arguments.
+    ///
+    /// The closure starts the work and returns; the handle answers at once or at any
+    /// time, from any thread, in any order. The guest task that called waits alone:
+    /// the guest's other tasks run on. As for the rest it is a host function like any
+    /// other: the policy decides, a record is made before the closure runs and when
+    /// the answer is taken in, and a closure that panics poisons the sandbox.
+    ///
+    /// ```
+    /// use cellule::{Image, Policy, ReplyHandle, Sandbox};
+    /// use std::sync::mpsc;
+    ///
+    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+    /// # let image = Image::from_bytes(cellule_test_guests::hosted())?;
+    /// let (jobs, worker) = mpsc::channel::<(ReplyHandle<u64>, u64)>();
+    /// let worker = std::thread::spawn(move || {
+    ///     worker.into_iter().for_each(|(reply, n)| reply.reply(n * 2));
+    /// });
+    /// let mut sandbox = Sandbox::builder(&image)
+    ///     .deferred_host_function("double", move |reply: ReplyHandle<u64>, n: u64| {
+    ///         // Should the worker be gone, the handle is dropped: the call fails.
+    ///         let _ = jobs.send((reply, n));
+    ///     })
+    ///     .policy(Policy::deny_all().allow("double"))
+    ///     .build()?;
+    /// assert_eq!(sandbox.call::<u64>("double_by_host", (21_u64,))?, 42);
+    /// # drop(sandbox);
+    /// # worker.join().map_err(|_| "the worker panicked")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn deferred_host_function<A, R>(
+        mut self,
+        name: impl Into<String>,
+        f: impl IntoDeferredHostFunction<A, R>,
+    ) -> Self
+    where
+        A: OwnedArgs,
+        R: Schema + Serialize + Send + 'static,
+    {
+        self.functions.push(HostFunction::deferred(name, f));
+        self
+    }
+
+    /// Sets how many deferred host calls may be in flight. One more is denied with
+    /// [`HostError::OverBudget`](crate::HostError::OverBudget). The default is
+    /// [`DEFAULT_IN_FLIGHT`].
+    pub fn in_flight(mut self, most: u32) -> Self {
+        self.in_flight = most;
         self
     }
 
@@ -127,6 +202,37 @@ impl SandboxBuilder {
         self
     }
 
+    /// Sets the stacks of the guest's tasks: up to three pairs of a size in bytes,
+    /// rounded up to pages, 8 KiB to 64 MiB, and a count. At most 16384 stacks and
+    /// 1 GiB. The default is [`DEFAULT_TASK_STACKS`]. Untouched memory costs nothing.
+    pub fn task_stacks(mut self, sizes_and_counts: &[(u64, u32)]) -> Self {
+        self.task_stacks = sizes_and_counts.to_vec();
+        self
+    }
+
+    /// Sets what the panic or the fault of a task ends: the sandbox, unless said
+    /// otherwise, or that task alone, if the guest's runtime can tell that it was
+    /// the task's.
+    pub fn task_faults(mut self, faults: TaskFaults) -> Self {
+        self.task_faults = faults;
+        self
+    }
+
+    /// Sets what makes the guest's time pass. The default is [`Time::Real`].
+    pub fn time(mut self, time: Time) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Keeps the latest events of the guest's scheduler, and as many of the host's,
+    /// for [`Sandbox::trace`]: rounded up to a power of two, at most 65536, 0 for
+    /// none. The guest's take 32 bytes each of its heap. The default is none, which
+    /// costs nothing.
+    pub fn trace(mut self, entries: u32) -> Self {
+        self.trace_entries = entries;
+        self
+    }
+
     /// Creates the sandbox. The guest's first instruction runs in the first call.
     ///
     /// # Errors
@@ -141,20 +247,34 @@ impl SandboxBuilder {
     /// that all later ones share.
     pub fn build(mut self) -> Result<Sandbox, BuildError> {
         let sizes = self.sizes()?;
+        let trace_entries = self.trace_entries()?;
         let imports = self.bind()?;
         let hypervisor = self.backend.open()?;
         let id = NEXT_SANDBOX.fetch_add(1, Ordering::Relaxed);
-        let mut channel = Channel::new(self.policy, imports, self.message_bytes, self.sink, id);
         let (layout, template) = self.image.template(&*hypervisor, sizes)?;
-        let partition = template.partition()?;
+        let mut partition = template.partition()?;
         for hot in layout.hot() {
             partition.memory().populate(hot)?;
         }
         load(&self.image, partition.memory())?;
+        let clock = Timekeeper::start(self.time, &mut *partition)?;
+        let boot = Boot {
+            vector_state: hypervisor.capabilities().vector_state,
+            task_faults: self.task_faults as u32,
+            trace_entries,
+            ..layout.boot(clock.published())
+        };
+        let inbox = Arc::new(Inbox::new(partition.kicker()));
+        let mailbox: Arc<dyn Mailbox> = Arc::<Inbox>::clone(&inbox);
+        let mut channel = Channel::new(self.policy, imports, self.message_bytes, self.sink, id)
+            .deferring(self.in_flight, mailbox);
         channel.record(Event::Created { backend: hypervisor.name() })?;
-        let exchange = Exchange::new(channel, layout, self.message_bytes);
-        exchange.boot(partition.memory())?;
-        Ok(Sandbox::new(self.image, partition, exchange, self.message_bytes))
+        let recorder = (trace_entries > 0).then(|| Recorder::new(trace_entries, self.time));
+        let exchange = Exchange::new(channel, inbox, layout, self.message_bytes, recorder);
+        exchange.boot(partition.memory(), &boot)?;
+        let image = self.image.clone();
+        let runner = Runner::new(partition, exchange, clock, self.task_faults, image);
+        Ok(Sandbox::new(self.image, runner, self.message_bytes))
     }
 
     fn sizes(&self) -> Result<Sizes, BuildError> {
@@ -162,7 +282,19 @@ impl SandboxBuilder {
             heap: pages("heap", self.heap_bytes, 64 * KIB, 4 * GIB)?,
             stack: pages("stack", self.stack_bytes, 16 * KIB, GIB)?,
             message: pages("message limit", self.message_bytes, 4 * KIB, GIB)?,
+            task_stacks: stacks::classes(&self.task_stacks)?,
         })
+    }
+
+    fn trace_entries(&self) -> Result<u32, BuildError> {
+        match self.trace_entries {
+            0 => Ok(0),
+            some if some <= MOST_ENTRIES => Ok(some.next_power_of_two()),
+            many => {
+                let (count, most) = (u64::from(many), u64::from(MOST_ENTRIES));
+                Err(BuildError::TooMany { what: "entries of a trace", count, most })
+            }
+        }
     }
 
     /// Finds the registered function for every import, in the image's order.

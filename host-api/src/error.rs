@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cellule_abi::wire::{DecodeError, EncodeError};
 use cellule_channel::{BrokenRing, SinkRefused};
-use cellule_hv::{BadSlice, CreateError, Fault, RunError, Unexpected};
+use cellule_hv::{BadSlice, CreateError, Fault, Gva, RunError, Unexpected};
 use cellule_kick::AlarmError;
 
 use crate::backend::NoHypervisor;
@@ -58,6 +58,16 @@ pub enum BuildError {
         /// The most that is possible.
         most: u64,
     },
+    /// There would be too many of something.
+    #[error("{count} {what}: at most {most} are possible")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many were asked for.
+        count: u64,
+        /// How many there can be.
+        most: u64,
+    },
     /// The audit sink did not take the record of the creation.
     #[error(transparent)]
     Audit(#[from] SinkRefused),
@@ -70,6 +80,9 @@ pub enum BuildError {
     /// The hypervisor or the system refused.
     #[error("cannot create a sandbox: {0}")]
     Create(#[source] CreateError),
+    /// The new virtual machine's clock cannot be read.
+    #[error("cannot read a sandbox's clock: {0}")]
+    Clock(#[from] RunError),
     /// The new sandbox's memory cannot be reached.
     #[error("cannot prepare a sandbox's memory: {0}")]
     Memory(#[from] BadSlice),
@@ -95,7 +108,7 @@ fn list(functions: &[(String, String)]) -> String {
     texts.join(", ")
 }
 
-/// A call did not return a value.
+/// A call did not return a value, or a run did not stop in order.
 ///
 /// [`CallError::poisons`] tells whether the sandbox can still be called.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +187,10 @@ pub enum CallError {
         /// The time that it was given.
         limit: Duration,
     },
+    /// The task that served the call was killed, or failed and ended alone. The
+    /// guest and its other tasks go on.
+    #[error("the guest's task that served the call was ended")]
+    TaskEnded,
     /// A host function panicked. The sandbox is poisoned.
     #[error("the host function `{function}` panicked")]
     HostFunctionPanicked {
@@ -246,9 +263,28 @@ pub enum GuestFault {
         /// The code.
         code: u32,
     },
-    /// It waits, and nothing is under way that could wake it.
-    #[error("waits for a completion although nothing is under way")]
+    /// It waits in a call, and nothing is under way that could wake it.
+    #[error(
+        "waits for ever: every task waits, and no timer, reply or call is under way that could \
+         wake one"
+    )]
     WaitsForNothing,
+    /// It published a task block that cannot be one.
+    #[error("named {gva} as its task block: not 128 aligned bytes of its own writable memory")]
+    BadTaskBlock {
+        /// The address.
+        gva: Gva,
+    },
+    /// A field of its task block is no address at which a guest could go on.
+    #[error("wants to go on at the {field} {gva}, which is not below {limit}")]
+    BadTarget {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        gva: Gva,
+        /// The first address beyond what a guest can have.
+        limit: Gva,
+    },
     /// It consumes no completions: there is no slot left for a call.
     #[error("consumes no completions: its ring is full")]
     ReadsNothing,
@@ -357,6 +393,7 @@ impl CallError {
             | Self::Arguments(_)
             | Self::ArgumentsTooLarge { .. }
             | Self::ResultTooLarge { .. }
+            | Self::TaskEnded
             | Self::Interrupted { started: false } => None,
             Self::Poisoned { cause } => Some(*cause),
             Self::Guest(_) => Some(Poison::Guest),

@@ -6,20 +6,27 @@
 
 use std::sync::Arc;
 
-use cellule_abi::HostError;
 use cellule_abi::page::{
-    ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET, SHORT_BYTES, SHORT_OFFSET,
+    ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET,
+    SHORT_BYTES, SHORT_OFFSET,
 };
 use cellule_abi::record::{Completion, CompletionOp, Request, RequestOp, ReturnStatus};
+use cellule_abi::tasks::NEVER;
 use cellule_abi::wire::Payload;
-use cellule_channel::{BrokenRing, Channel, LogLevel, Page, PageLost, Reply, Rings, ServeError};
+use cellule_channel::{
+    Answer, BrokenRing, Channel, LogLevel, Page, PageLost, Reply, Rings, ServeError, Served,
+    Settled,
+};
 use cellule_hv::{BadSlice, GuestSlice, Gva, Memory};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::error::{CallError, GuestFault, HostFailure};
+use crate::inbox::Inbox;
 use crate::layout::Layout;
+use crate::page::ChannelPage;
 use crate::stats::Stats;
 use crate::text::printable;
+use crate::trace::{Recorder, Traced};
 
 /// The longest log record that is read, in bytes; the rest is cut off.
 const LOG_BYTES: u64 = 4096;
@@ -28,12 +35,16 @@ const LOG_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) channel: Channel,
+    /// Where the answers of deferred host calls come in.
+    pub(crate) inbox: Arc<Inbox>,
     pub(crate) stats: Stats,
+    pub(crate) recorder: Option<Recorder>,
     layout: Arc<Layout>,
     rings: Rings,
     message_bytes: u64,
+    posted: u64,
     /// An answer that found no room. While it waits, no request is taken.
-    held: Option<(u64, Result<Reply, HostError>)>,
+    held: Option<(u64, Answer)>,
     /// The call under way, and what the guest returned for it.
     call: Option<u64>,
     returned: Option<Returned>,
@@ -46,57 +57,49 @@ pub(crate) enum Returned {
     Result(Payload),
     /// With more bytes than the limit allows; they were not read.
     TooLarge(u64),
-}
-
-/// The channel page of one guest.
-struct ChannelPage<'a> {
-    memory: &'a Memory,
-    gva: Gva,
-}
-
-impl ChannelPage<'_> {
-    fn at(&self, offset: usize) -> Gva {
-        Gva(self.gva.0 + offset as u64)
-    }
-}
-
-impl Page for ChannelPage<'_> {
-    fn load(&self, offset: usize) -> Result<u32, PageLost> {
-        self.memory.load_u32(self.at(offset)).map_err(|_| PageLost)
-    }
-
-    fn store(&self, offset: usize, value: u32) -> Result<(), PageLost> {
-        self.memory.store_u32(self.at(offset), value).map_err(|_| PageLost)
-    }
-
-    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), PageLost> {
-        self.memory.copy_into(self.at(offset), to).map_err(|_| PageLost)
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) -> Result<(), PageLost> {
-        self.memory.copy_in(self.at(offset), from).map_err(|_| PageLost)
-    }
+    /// Not at all: its task was ended.
+    TaskEnded,
 }
 
 impl Exchange {
-    pub(crate) fn new(channel: Channel, layout: Arc<Layout>, message_bytes: u64) -> Self {
+    pub(crate) fn new(
+        channel: Channel,
+        inbox: Arc<Inbox>,
+        layout: Arc<Layout>,
+        message_bytes: u64,
+        recorder: Option<Recorder>,
+    ) -> Self {
         let reply_bytes = usize::try_from(layout.replies.len_bytes).unwrap_or(0);
         Self {
             channel,
+            inbox,
             stats: Stats::default(),
+            recorder,
             layout,
             rings: Rings::new(reply_bytes),
             message_bytes,
+            posted: 0,
             held: None,
             call: None,
             returned: None,
         }
     }
 
-    /// Writes the boot block.
-    pub(crate) fn boot(&self, memory: &Memory) -> Result<(), BadSlice> {
-        let gva = Gva(self.layout.page.0 + BOOT_OFFSET as u64);
-        memory.copy_in(gva, self.layout.boot().as_bytes())
+    /// Writes what the guest is told at its start.
+    pub(crate) fn boot(&self, memory: &Memory, boot: &Boot) -> Result<(), BadSlice> {
+        let page = self.layout.page.0;
+        memory.copy_in(Gva(page + BOOT_OFFSET as u64), boot.as_bytes())?;
+        memory.copy_in(Gva(page + CLOCK_LIMIT_OFFSET as u64), &NEVER.to_le_bytes())
+    }
+
+    /// Where the channel page is.
+    pub(crate) fn page_gva(&self) -> Gva {
+        self.layout.page
+    }
+
+    /// How many completions were ever posted.
+    pub(crate) fn posted(&self) -> u64 {
+        self.posted
     }
 
     /// Gives the guest a call: its arguments, then the record that names them.
@@ -126,6 +129,7 @@ impl Exchange {
             ..Default::default()
         };
         self.rings.post(&page, &call).map_err(ring)?;
+        self.posted += 1;
         self.stats.bytes_in += u64::from(len);
         self.call = Some(id);
         self.returned = None;
@@ -145,13 +149,11 @@ impl Exchange {
         Ok(self.rings.unread(&page).map_err(ring)? > 0)
     }
 
-    /// Takes and serves the requests that wait at this moment.
+    /// Takes and serves the requests that wait at this moment, and takes in what
+    /// was answered late.
     pub(crate) fn drain(&mut self, memory: &Memory) -> Result<(), CallError> {
         let page = ChannelPage { memory, gva: self.layout.page };
-        self.rings.unread(&page).map_err(ring)?;
-        if let Some((id, answer)) = self.held.take() {
-            self.post_reply(memory, id, answer)?;
-        }
+        self.post_held(memory)?;
         for _ in 0..self.rings.requests(&page).map_err(ring)? {
             if self.held.is_some() {
                 break;
@@ -159,7 +161,42 @@ impl Exchange {
             let request = self.rings.take(&page).map_err(ring)?;
             self.accept(memory, &request)?;
         }
-        self.rings.publish_taken(&page).map_err(ring)
+        self.rings.publish_taken(&page).map_err(ring)?;
+        self.take_in(memory)
+    }
+
+    /// Posts late replies for as long as there is room: the rest stays in the inbox.
+    pub(crate) fn take_in(&mut self, memory: &Memory) -> Result<(), CallError> {
+        if self.held.is_none() && self.channel.in_flight() == 0 {
+            return Ok(());
+        }
+        self.post_held(memory)?;
+        while self.held.is_none()
+            && let Some(reply) = self.inbox.take()
+        {
+            if let Some(Settled { request, task, answer }) = self.channel.settle(reply) {
+                self.trace(|| Traced::HostReply { request, task });
+                self.post_reply(memory, request, answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks how far the guest has consumed, and posts what found no room before.
+    fn post_held(&mut self, memory: &Memory) -> Result<(), CallError> {
+        let page = ChannelPage { memory, gva: self.layout.page };
+        self.rings.unread(&page).map_err(ring)?;
+        match self.held.take() {
+            Some((id, answer)) => self.post_reply(memory, id, answer),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps an event, if a trace is asked for.
+    pub(crate) fn trace(&mut self, what: impl FnOnce() -> Traced) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.add(what());
+        }
     }
 
     fn accept(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
@@ -173,24 +210,31 @@ impl Exchange {
 
     fn host_call(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
         self.stats.host_calls += 1;
-        let answer = self.channel.serve(request, || payload(memory, request));
-        let answer = answer.map_err(|error| match error {
+        if self.recorder.is_some() {
+            let function = self.channel.import_name(request.function).cloned();
+            let function = function.unwrap_or_default();
+            let (request, task) = (request.id, request.task);
+            self.trace(|| Traced::HostCall { request, task, function });
+        }
+        let served = self.channel.serve(request, || payload(memory, request));
+        let served = served.map_err(|error| match error {
             ServeError::Fetch(slice) => GuestFault::BadSlice(slice).into(),
             ServeError::Panicked { function } => CallError::HostFunctionPanicked { function },
         })?;
         self.stats.bytes_out += payload_len(request);
-        self.post_reply(memory, request.id, answer)
+        match served {
+            Served::Now(answer) => {
+                self.trace(|| Traced::HostReply { request: request.id, task: request.task });
+                self.post_reply(memory, request.id, answer)
+            }
+            Served::Later => Ok(()),
+        }
     }
 
     /// Posts an answer, or holds it until the guest has consumed others.
-    fn post_reply(
-        &mut self,
-        memory: &Memory,
-        id: u64,
-        answer: Result<Reply, HostError>,
-    ) -> Result<(), CallError> {
+    fn post_reply(&mut self, memory: &Memory, id: u64, answer: Answer) -> Result<(), CallError> {
         let len = answer.as_ref().map_or(0, Reply::len);
-        let room = if self.rings.has_slot() { self.rings.reserve(len) } else { None };
+        let room = if self.rings.has_reply_slot() { self.rings.reserve(len) } else { None };
         let Some(offset) = room else {
             self.held = Some((id, answer));
             return Ok(());
@@ -207,7 +251,9 @@ impl Exchange {
         }
         self.stats.bytes_in += len as u64;
         let page = ChannelPage { memory, gva: self.layout.page };
-        self.rings.post(&page, &completion).map_err(ring)
+        self.rings.post(&page, &completion).map_err(ring)?;
+        self.posted += 1;
+        Ok(())
     }
 
     fn guest_return(&mut self, memory: &Memory, request: &Request) -> Result<(), CallError> {
@@ -222,6 +268,10 @@ impl Exchange {
             Ok(ReturnStatus::BadArguments) => {
                 let what = "it could not decode the arguments";
                 return Err(GuestFault::RefusedCall { what }.into());
+            }
+            Ok(ReturnStatus::TaskEnded) => {
+                self.returned = Some(Returned::TaskEnded);
+                return Ok(());
             }
             Err(status) => return Err(bad(request, "status", u64::from(status))),
         }
@@ -254,7 +304,7 @@ impl Exchange {
         let mut abort = Abort::new_zeroed();
         let page = ChannelPage { memory, gva: self.layout.page };
         if let Err(lost) = page.read(ABORT_OFFSET, abort.as_mut_bytes()) {
-            return ring(lost.into());
+            return page_lost(lost);
         }
         let len = u64::from(abort.message_len).min(ABORT_MESSAGE_BYTES as u64);
         let message = match segment(memory, abort.message_gva, len) {
@@ -310,6 +360,11 @@ fn ring(error: BrokenRing) -> CallError {
             GuestFault::BrokenRing(error).into()
         }
     }
+}
+
+/// The channel page is not there: ours to answer for.
+pub(crate) fn page_lost(lost: PageLost) -> CallError {
+    HostFailure::Ring(lost.into()).into()
 }
 
 fn bad(request: &Request, field: &'static str, value: u64) -> CallError {

@@ -1,8 +1,12 @@
 //! Stopping a call from another thread.
 
+use std::sync::Arc;
+
 use cellule_kick::Kicker;
 
-/// Ends a sandbox's call from any thread.
+use crate::inbox::Inbox;
+
+/// Ends a sandbox's call or run from any thread.
 ///
 /// ```
 /// # use cellule::{CallError, Image, Sandbox};
@@ -17,18 +21,28 @@ use cellule_kick::Kicker;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct InterruptHandle(pub(crate) Kicker);
+pub struct InterruptHandle {
+    kicker: Kicker,
+    inbox: Arc<Inbox>,
+}
 
 impl InterruptHandle {
-    /// Ends the call under way; if there is none, the next one ends before it
-    /// starts, so that an interrupt that comes a moment early is not lost.
+    pub(crate) fn new(kicker: Kicker, inbox: Arc<Inbox>) -> Self {
+        Self { kicker, inbox }
+    }
+
+    /// Ends the call or run under way, also while the guest waits; if there is
+    /// none, the next one ends before it starts, so that an interrupt that comes a
+    /// moment early is not lost.
     ///
     /// A host function that is running is not stopped; the call ends when it returns.
     ///
     /// # Cost
     ///
-    /// One signal if the guest is running, else one atomic store. Returns at once.
+    /// One signal if the guest is running, else an atomic store and a lock. Returns
+    /// at once.
     pub fn interrupt(&self) {
-        self.0.kick();
+        self.kicker.kick();
+        self.inbox.wake();
     }
 }

@@ -13,6 +13,7 @@
 //!  replies            RW-   written by the host for each host call
 //!  guard
 //!  arguments          RW-   written by the host for calls with long arguments
+//!  task stacks        RW-   of up to three sizes, a guard below each
 //! ```
 //!
 //! What every call touches is a *window* of eight aligned pages: the upper page
@@ -23,11 +24,15 @@
 
 use std::sync::Arc;
 
-use cellule_abi::page::{Boot, MAGIC, RING_ENTRIES, Range};
+use cellule_abi::clock::Clock;
+use cellule_abi::page::{Boot, MAGIC, RING_ENTRIES, Range, STACK_CLASSES};
+use cellule_abi::tasks::Stacks;
 use cellule_abi::{ABI_VERSION, PAGE_BYTES};
 use cellule_hv::space::{SUPERVISOR_PAGES, SpaceError};
 use cellule_hv::{AddressSpace, Backing, GuestSlice, Gva, Mapping, Protection, Start};
 use cellule_image::{Protection as Segment, Segment as ImageSegment};
+
+use crate::stacks::{Class, Classes};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const GUARD: u64 = PAGE;
@@ -55,6 +60,7 @@ pub(crate) struct Sizes {
     pub(crate) heap: u64,
     pub(crate) stack: u64,
     pub(crate) message: u64,
+    pub(crate) task_stacks: Classes,
 }
 
 /// The image's read-only segments, one behind the other.
@@ -105,6 +111,7 @@ pub(crate) struct Layout {
     pub(crate) replies: Range,
     heap: Range,
     stack: Range,
+    task_stacks: [Stacks; STACK_CLASSES],
     /// How much of the private memory is there from the start.
     pub(crate) early_len: u64,
 }
@@ -126,20 +133,31 @@ impl Layout {
         let stack = plan.private("stack", sizes.stack);
         let page = plan.adjacent("channel page", PAGE);
         // Addresses are handed out in this order, and memory in another: what is
-        // late, most of the heap and the long arguments, comes last.
+        // late, most of the heap, the long arguments and the task stacks, comes last.
         let heap_gva = plan.next;
         plan.next += sizes.heap;
         let replies = plan.private("replies", sizes.message);
         let early_len = plan.private + sizes.heap.min(HEAP_EARLY);
         let heap = plan.at(heap_gva, "heap", sizes.heap);
         let args = plan.private("arguments", sizes.message);
+        let task_stacks = sizes.task_stacks.map(|class| plan.stacks(class));
         let start = Start {
             entry: Gva(program.entry()),
             stack: Gva(stack.gva + stack.len_bytes),
             argument: Gva(page.gva),
         };
         let space = Arc::new(AddressSpace::new(plan.mappings, supervisor)?);
-        Ok(Self { space, start, page: Gva(page.gva), args, replies, heap, stack, early_len })
+        Ok(Self {
+            space,
+            start,
+            page: Gva(page.gva),
+            args,
+            replies,
+            heap,
+            stack,
+            task_stacks,
+            early_len,
+        })
     }
 
     /// What the first call is going to touch, to be there beforehand.
@@ -153,8 +171,8 @@ impl Layout {
         ])
     }
 
-    /// What the guest is told at its start.
-    pub(crate) fn boot(&self) -> Boot {
+    /// What the guest is told of its memory at its start; the rest is zero.
+    pub(crate) fn boot(&self, clock: Clock) -> Boot {
         Boot {
             magic: MAGIC,
             abi_version: ABI_VERSION,
@@ -164,7 +182,12 @@ impl Layout {
             heap: self.heap,
             stack: self.stack,
             heap_there_bytes: self.heap.len_bytes.min(HEAP_EARLY),
-            reserved: [0; 21],
+            clock,
+            stacks: self.task_stacks,
+            vector_state: 0,
+            task_faults: 0,
+            trace_entries: 0,
+            reserved: [0; 5],
         }
     }
 }
@@ -202,6 +225,15 @@ impl Planner {
     fn private(&mut self, name: &'static str, len: u64) -> Range {
         self.next += GUARD;
         self.adjacent(name, len)
+    }
+
+    /// Task stacks of one size, each behind a guard page.
+    fn stacks(&mut self, Class { bytes, count }: Class) -> Stacks {
+        let gva = if count > 0 { self.next + GUARD } else { 0 };
+        for _ in 0..count {
+            self.private("task stack", bytes);
+        }
+        Stacks { gva, stack_bytes: bytes, count: u64::from(count) }
     }
 
     /// Private memory behind what was placed last.

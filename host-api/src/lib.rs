@@ -19,7 +19,8 @@
 //! # How it hangs together
 //!
 //! [`Image`] (parsed, checked and relocated once) → [`SandboxBuilder`]
-//! (functions, policy, sizes, backend) → [`Sandbox`] → calls. Guests are
+//! (functions, policy, sizes, time, backend) → [`Sandbox`] → calls and runs. A
+//! host function answers at once, or later by a [`ReplyHandle`]. Guests are
 //! written with the crate `cellule-guest` and compiled with `cellule-build`.
 //!
 //! # Words
@@ -29,6 +30,8 @@
 //! * **gva, gpa**: a guest virtual, a guest physical address.
 //! * **exit**: the guest stops and the host runs; the unit that calls cost.
 //! * **doorbell**: the one port that a guest may write; its only way out.
+//! * **upcall**: the host makes the guest go on at its scheduler, as a kernel
+//!   delivers a signal: at a deadline, or when a host function answers late.
 //! * **claim**: what a guest says (an address, a length, an id), until it is checked.
 //! * **verdict**: what the policy says of a host call.
 //! * **poisoned**: the sandbox's guest failed; it takes no more calls.
@@ -38,32 +41,48 @@
 
 mod backend;
 mod builder;
+mod chrome;
+mod clock;
 mod error;
 mod exchange;
 mod function;
 mod image;
+mod inbox;
 mod interrupt;
 mod layout;
+mod page;
+mod run;
 mod sandbox;
+mod stacks;
 mod stats;
+mod tasks;
 mod text;
+mod trace;
 
 /// What host and guest agree on; for `#[derive(Schema)]` and the curious.
 pub use cellule_abi as abi;
+pub use cellule_abi::page::TaskFaults;
 pub use cellule_abi::schema::Schema;
+pub use cellule_abi::tasks::TraceEvent as TaskEvent;
 pub use cellule_abi::{Args, HostError, OwnedArgs, Signature};
 pub use cellule_channel::{
-    Event, IntoHostFunction, LogLevel, MemorySink, Outcome, Policy, Record, Sink, SinkRefused,
-    TracingSink, Trail, Verdict,
+    Event, IntoDeferredHostFunction, IntoHostFunction, LogLevel, MemorySink, Outcome, Policy,
+    Record, ReplyHandle, Sink, SinkRefused, Stop, TaskFault, TracingSink, Trail, Verdict,
 };
 pub use cellule_derive::SchemaForHost as Schema;
 pub use cellule_hv::{Fault, Gva};
 
 pub use backend::{Backend, NoHypervisor};
-pub use builder::{DEFAULT_HEAP_BYTES, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES, SandboxBuilder};
+pub use builder::{
+    DEFAULT_HEAP_BYTES, DEFAULT_IN_FLIGHT, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES,
+    SandboxBuilder,
+};
+pub use clock::Time;
 pub use error::{BuildError, CallError, Exception, GuestFault, HostFailure, Poison};
 pub use function::Function;
 pub use image::{FunctionInfo, Image, LoadError};
 pub use interrupt::InterruptHandle;
-pub use sandbox::Sandbox;
+pub use sandbox::{Idle, Sandbox};
+pub use stacks::DEFAULT_TASK_STACKS;
 pub use stats::Stats;
+pub use trace::{ExitKind, Trace, TraceEvent, Traced};

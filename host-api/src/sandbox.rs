@@ -4,26 +4,28 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cellule_abi::doorbell::Doorbell;
 use cellule_abi::page::SHORT_BYTES;
+use cellule_abi::tasks::NEVER;
 use cellule_abi::wire;
 use cellule_abi::{Args, Schema, Signature};
-use cellule_channel::Event;
-use cellule_hv::{Counters, Exit, Fault, Gva, Partition};
-use cellule_kick::Alarm;
+use cellule_channel::{Event, SinkRefused, Stop};
+use cellule_hv::Counters;
 use serde::de::DeserializeOwned;
 
 use crate::builder::SandboxBuilder;
-use crate::error::{CallError, Exception, GuestFault, HostFailure, Poison};
-use crate::exchange::{Exchange, Returned};
+use crate::clock::Time;
+use crate::error::{CallError, GuestFault, HostFailure, Poison};
+use crate::exchange::Returned;
 use crate::function::Function;
 use crate::image::Image;
 use crate::interrupt::InterruptHandle;
+use crate::run::{End, Goal, Runner};
 use crate::stats::Stats;
+use crate::trace::Trace;
 
 /// A guest program in a virtual machine of its own.
 ///
-/// The guest runs only inside a call, on the calling thread. A sandbox can move
+/// The guest runs only inside a call or a run, on the calling thread. A sandbox can move
 /// between threads. Whatever the guest does, it can only end itself: the
 /// sandbox is then *poisoned* and refuses further calls.
 ///
@@ -38,13 +40,26 @@ use crate::stats::Stats;
 /// ```
 pub struct Sandbox {
     image: Image,
-    partition: Box<dyn Partition>,
-    exchange: Exchange,
+    runner: Runner,
+    /// Calls into the hypervisor that creation took.
+    hypercalls_at_start: u64,
     message_bytes: u64,
     calls: u64,
     poison: Option<Poison>,
     /// Reused for every call's encoded arguments.
     head: Vec<u8>,
+}
+
+/// How a guest stands still after [`Sandbox::run_until_idle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Idle {
+    /// How long from now, by the guest's clock, it wants to run again; `None` if
+    /// no task waits for a time. It is the guest's own account.
+    pub next_deadline: Option<Duration>,
+    /// How many deferred host calls have not been answered. Their answers are
+    /// taken in when the guest runs again.
+    pub in_flight: u32,
 }
 
 impl Sandbox {
@@ -53,14 +68,10 @@ impl Sandbox {
         SandboxBuilder::new(image.clone())
     }
 
-    pub(crate) fn new(
-        image: Image,
-        partition: Box<dyn Partition>,
-        exchange: Exchange,
-        message_bytes: u64,
-    ) -> Self {
-        let head = Vec::new();
-        Self { image, partition, exchange, message_bytes, calls: 0, poison: None, head }
+    pub(crate) fn new(image: Image, runner: Runner, message_bytes: u64) -> Self {
+        let Counters { hypercalls, .. } = runner.partition.counters();
+        let (hypercalls_at_start, head) = (hypercalls, Vec::new());
+        Self { image, runner, hypercalls_at_start, message_bytes, calls: 0, poison: None, head }
     }
 
     /// Calls an exported function by its name.
@@ -76,12 +87,15 @@ impl Sandbox {
     /// # Blocking
     ///
     /// Until the guest returns, which a hostile one never does: see
-    /// [`Sandbox::call_within`] and [`Sandbox::interrupt_handle`].
+    /// [`Sandbox::call_within`] and [`Sandbox::interrupt_handle`]. The guest's other
+    /// tasks run meanwhile, and stand still afterwards. While all of them wait for
+    /// host functions that answer later or for a time, so does this thread, without
+    /// the processor.
     ///
     /// # Cost
     ///
-    /// One exit, one hypervisor call, and one more of each for every host call;
-    /// one copy of the arguments, one of the result. The names are looked up
+    /// One exit, one hypervisor call, and one more of each for every host call and
+    /// every upcall; one copy of the arguments, one of the result. The names are looked up
     /// and compared each time: [`Sandbox::function`] does that once.
     pub fn call<R: Schema + DeserializeOwned>(
         &mut self,
@@ -150,15 +164,104 @@ impl Sandbox {
         Ok(Function::new(self.image.clone(), index))
     }
 
+    /// Runs the guest's tasks until every one of them waits.
+    ///
+    /// A task that waits for a time does not keep this from returning: see
+    /// [`Idle::next_deadline`] and [`Sandbox::run_for`]. A virtual clock stands still.
+    ///
+    /// ```
+    /// # use cellule::{Image, Sandbox};
+    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+    /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
+    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// let idle = sandbox.run_until_idle()?;
+    /// assert_eq!((idle.next_deadline, idle.in_flight), (None, 0), "nothing is left to do");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`], but for what a call alone can meet; [`CallError::poisons`] tells
+    /// what is left of the sandbox.
+    ///
+    /// # Blocking
+    ///
+    /// For as long as a task can run, which may be for ever: see
+    /// [`Sandbox::interrupt_handle`]. Never for a host call or a time.
+    ///
+    /// # Cost
+    ///
+    /// As many exits as the guest makes: one, if there is nothing to do.
+    pub fn run_until_idle(&mut self) -> Result<Idle, CallError> {
+        let limit_ns = self.clock_limit(Duration::ZERO)?;
+        self.run(None, Goal::Idle, limit_ns)?;
+        let next_deadline = self.runner.next_deadline()?;
+        Ok(Idle { next_deadline, in_flight: self.stats().in_flight })
+    }
+
+    /// Runs the guest's tasks for a time of the guest's clock.
+    ///
+    /// In real time this returns when so much has passed, be the guest busy or not:
+    /// it stands still where it is, and goes on there in the next call or run. A
+    /// virtual clock moves by so much, and this returns as soon as every task waits
+    /// for something later; it does not wait for host calls in flight.
+    ///
+    /// ```
+    /// # use cellule::{Image, Sandbox};
+    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
+    /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
+    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// use std::time::{Duration, Instant};
+    /// let (before, time) = (Instant::now(), Duration::from_millis(5));
+    /// sandbox.run_for(time)?;
+    /// assert!(before.elapsed() >= time);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Sandbox::run_until_idle`]. That the time is over is not one.
+    ///
+    /// # Blocking
+    ///
+    /// For that time, without the processor while every task waits. In virtual time
+    /// for as long as a task can run: see [`Sandbox::interrupt_handle`].
+    ///
+    /// # Cost
+    ///
+    /// As many exits as the guest makes, and up to one more; two system calls for the timer.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), CallError> {
+        let limit_ns = self.clock_limit(time)?;
+        let goal = match (self.runner.time(), Instant::now().checked_add(time)) {
+            (Time::Real, Some(end)) => Goal::Until(end),
+            // A time that the host cannot name does not end before the guest does.
+            (Time::Real, None) | (Time::Virtual, _) => Goal::Idle,
+        };
+        self.run(Some(time), goal, limit_ns)
+    }
+
+    /// A copy of what was traced so far: see [`SandboxBuilder::trace`].
+    ///
+    /// # Cost
+    ///
+    /// A copy of the guest's and of the host's ring, sorted.
+    pub fn trace(&self) -> Trace {
+        self.runner.trace()
+    }
+
     /// A handle that ends a call from another thread.
     pub fn interrupt_handle(&self) -> InterruptHandle {
-        InterruptHandle(self.partition.kicker())
+        let inbox = Arc::clone(&self.runner.exchange.inbox);
+        InterruptHandle::new(self.runner.partition.kicker(), inbox)
     }
 
     /// What was counted since the sandbox was created.
     pub fn stats(&self) -> Stats {
-        let Counters { exits, hypercalls } = self.partition.counters();
-        Stats { exits, hypervisor_calls: hypercalls, calls: self.calls, ..self.exchange.stats }
+        let Counters { exits, hypercalls } = self.runner.partition.counters();
+        let hypervisor_calls = hypercalls - self.hypercalls_at_start;
+        let in_flight = self.runner.exchange.channel.in_flight();
+        let counted = self.runner.exchange.stats;
+        Stats { exits, hypervisor_calls, calls: self.calls, in_flight, ..counted }
     }
 
     /// What poisoned the sandbox, if anything did.
@@ -193,20 +296,57 @@ impl Sandbox {
         args: &impl Args,
         limit: Option<Duration>,
     ) -> Result<R, CallError> {
+        self.check()?;
+        let (id, tail) = self.begin(index, args)?;
+        let posted = self.post(id, index, tail);
+        let within = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+        let ran = posted.and_then(|()| self.runner.run(Goal::Return { within }, NEVER));
+        let outcome = ran.and_then(|end| self.finish(id, end));
+        if let Err(error) = &outcome {
+            self.fail(Event::CallFailed { call: id, reason: error.to_string() }, error);
+        }
+        outcome
+    }
+
+    /// Makes one run without a call, and poisons the sandbox if its outcome does.
+    fn run(&mut self, limit: Option<Duration>, goal: Goal, limit_ns: u64) -> Result<(), CallError> {
+        self.check()?;
+        self.record(Event::RunBegan { limit }).map_err(CallError::NotRecorded)?;
+        let ran = self.runner.run(goal, limit_ns).and_then(|end| {
+            let stop = match end {
+                End::Idle => Stop::Idle,
+                // No call is under way that could return.
+                End::TimeOver | End::Returned(_) => Stop::TimeOver,
+            };
+            Ok(self.record(Event::RunEnded { stop }).map_err(HostFailure::Audit)?)
+        });
+        if let Err(error) = &ran {
+            self.fail(Event::RunFailed { reason: error.to_string() }, error);
+        }
+        ran
+    }
+
+    /// Whether the sandbox may run at all.
+    fn check(&mut self) -> Result<(), CallError> {
         if let Some(cause) = self.poison {
             return Err(CallError::Poisoned { cause });
         }
-        if self.partition.is_kicked() {
-            self.partition.clear_kick();
+        if self.runner.partition.is_kicked() {
+            self.runner.partition.clear_kick();
             return Err(CallError::Interrupted { started: false });
         }
-        let (id, tail) = self.begin(index, args)?;
-        let posted = self.post(id, index, tail);
-        let outcome = posted.and_then(|()| self.run(limit)).and_then(|r| self.finish(id, r));
-        if let Err(error) = &outcome {
-            self.fail(id, error);
+        Ok(())
+    }
+
+    /// How far a virtual clock may go if it moves by `time`.
+    fn clock_limit(&mut self, time: Duration) -> Result<u64, CallError> {
+        match self.runner.time() {
+            Time::Real => Ok(NEVER),
+            Time::Virtual => {
+                let time_ns = u64::try_from(time.as_nanos()).unwrap_or(NEVER);
+                Ok(self.runner.now_ns()?.saturating_add(time_ns))
+            }
         }
-        outcome
     }
 
     /// Encodes the arguments, all but what they lend, and records the call.
@@ -220,7 +360,7 @@ impl Sandbox {
         let id = self.calls;
         let function = self.image.export_name(index);
         let began = Event::CallBegan { call: id, function };
-        self.exchange.channel.record(began).map_err(CallError::NotRecorded)?;
+        self.record(began).map_err(CallError::NotRecorded)?;
         self.calls += 1;
         Ok((id, tail))
     }
@@ -229,111 +369,54 @@ impl Sandbox {
     fn post(&mut self, id: u64, index: u32, tail: &[u8]) -> Result<(), CallError> {
         if self.head.len() + tail.len() > SHORT_BYTES {
             // The place of long arguments is late memory.
-            self.partition.extend().map_err(HostFailure::Run)?;
+            self.runner.partition.extend().map_err(HostFailure::Run)?;
         }
-        self.exchange.post_call(self.partition.memory(), id, index, [&self.head, tail])
+        let Runner { partition, exchange, .. } = &mut self.runner;
+        exchange.post_call(partition.memory(), id, index, [&self.head, tail])
     }
 
     fn finish<R: Schema + DeserializeOwned>(
         &mut self,
         call: u64,
-        returned: Returned,
+        end: End,
     ) -> Result<R, CallError> {
-        let payload = match returned {
-            Returned::Result(payload) => payload,
-            Returned::TooLarge(bytes) => {
+        let payload = match end {
+            End::Returned(Returned::Result(payload)) => payload,
+            End::Returned(Returned::TooLarge(bytes)) => {
                 return Err(CallError::ResultTooLarge { bytes, limit: self.message_bytes });
             }
+            End::Returned(Returned::TaskEnded) => return Err(CallError::TaskEnded),
+            // A call has another goal.
+            End::Idle | End::TimeOver => return Err(GuestFault::WaitsForNothing.into()),
         };
         let result_bytes = payload.len() as u64;
         let value = wire::decode(payload).map_err(GuestFault::BadResult)?;
         let record = Event::CallReturned { call, result_bytes };
-        self.exchange.channel.record(record).map_err(HostFailure::Audit)?;
+        self.record(record).map_err(HostFailure::Audit)?;
         Ok(value)
     }
 
-    fn fail(&mut self, call: u64, error: &CallError) {
-        let channel = &mut self.exchange.channel;
-        // The call has failed already; a sink that refuses cannot undo that.
-        let _ = channel.record(Event::CallFailed { call, reason: error.to_string() });
+    fn fail(&mut self, event: Event, error: &CallError) {
+        // It has failed already; a sink that refuses cannot undo that.
+        let _ = self.record(event);
         if let Some(cause) = error.poisons() {
             self.poison = Some(cause);
-            let _ = channel.record(Event::Poisoned { cause: cause.text() });
+            let _ = self.record(Event::Poisoned { cause: cause.text() });
         }
     }
 
-    /// Runs the guest until it returns from the call, or ends otherwise.
-    fn run(&mut self, limit: Option<Duration>) -> Result<Returned, CallError> {
-        let timed = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
-        let _alarm = match timed {
-            Some((_, deadline)) => Some(Alarm::at(deadline).map_err(HostFailure::Alarm)?),
-            None => None,
-        };
-        loop {
-            if let Some((limit, deadline)) = timed
-                && Instant::now() >= deadline
-            {
-                return Err(CallError::DeadlineExceeded { limit });
-            }
-            match self.partition.run().map_err(HostFailure::Run)? {
-                Exit::Doorbell(value) => {
-                    if let Some(returned) = self.doorbell(value)? {
-                        return Ok(returned);
-                    }
-                }
-                Exit::Kicked if self.partition.is_kicked() => {
-                    self.partition.clear_kick();
-                    return Err(CallError::Interrupted { started: true });
-                }
-                // The alarm: the deadline is looked at above.
-                Exit::Kicked => {}
-                Exit::Fault(fault) => return Err(self.exception(fault).into()),
-                Exit::Unexpected(what) => return Err(GuestFault::Stopped(what).into()),
-            }
-        }
-    }
-
-    fn doorbell(&mut self, value: u8) -> Result<Option<Returned>, CallError> {
-        let memory = self.partition.memory();
-        let waits = match Doorbell::try_from(value) {
-            Ok(Doorbell::Submit) => false,
-            Ok(Doorbell::Wait) => true,
-            Ok(Doorbell::Abort) => return Err(self.exchange.abort(memory)),
-            Ok(Doorbell::Extend) => {
-                self.partition.extend().map_err(HostFailure::Run)?;
-                return Ok(None);
-            }
-            Err(value) => return Err(GuestFault::UnknownDoorbell { value }.into()),
-        };
-        self.exchange.drain(memory)?;
-        if let Some(returned) = self.exchange.take_returned() {
-            return Ok(Some(returned));
-        }
-        if waits && !self.exchange.has_unread(memory)? {
-            return Err(GuestFault::WaitsForNothing.into());
-        }
-        Ok(None)
-    }
-
-    fn exception(&self, fault: Fault) -> GuestFault {
-        let space = self.partition.memory().space();
-        let Gva(rip) = fault.rip;
-        GuestFault::Exception(Box::new(Exception {
-            fault,
-            target: fault.address.map(|address| {
-                // Bit 0 of the error code: whether the page was there.
-                let late = space.find(address).is_some() && fault.error_code & 1 == 0;
-                space.describe(address) + if late { " not asked for yet" } else { "" }
-            }),
-            function: self.image.program().symbol_at(rip).map(|location| location.to_string()),
-        }))
+    fn record(&mut self, event: Event) -> Result<(), SinkRefused> {
+        self.runner.exchange.channel.record(event)
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        let exchange = &mut self.runner.exchange;
+        exchange.inbox.close();
+        exchange.channel.abandon();
         // It goes, recorded or not.
-        let _ = self.exchange.channel.record(Event::Dropped);
+        let _ = exchange.channel.record(Event::Dropped);
     }
 }
 

@@ -32,4 +32,13 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes of results, host-call arguments and log records copied out.
     pub bytes_out: u64,
+    /// Times that the host diverted the guest to its upcall entry.
+    pub upcalls: u64,
+    /// Times that an alarm, a reply or an interrupt stopped the guest, or kept it
+    /// from being entered.
+    pub kicks: u64,
+    /// Deferred host calls in flight now.
+    pub in_flight: u32,
+    /// Faults of tasks that the guest was left to handle.
+    pub task_faults: u64,
 }

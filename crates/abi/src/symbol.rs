@@ -25,14 +25,17 @@ pub struct Symbol {
     pub schema: u64,
     /// Export: address of the guest's entry for it. Import: zero.
     pub entry_gva: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Export: one more than the priority at which the guest serves it, or zero for
+    /// the guest's own choice. Import: zero.
+    pub priority: u64,
 }
 
 /// The longest name of a function in bytes.
 pub const NAME_BYTES: usize = 256;
 /// The longest signature text in bytes.
 pub const SIGNATURE_BYTES: usize = 16 * 1024;
+/// The greatest number in [`Symbol::priority`]: that of priority 31.
+pub const GREATEST_PRIORITY: u64 = 32;
 /// The most exports, or imports, that an image may have.
 pub const SYMBOLS: usize = 4096;
 

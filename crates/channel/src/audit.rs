@@ -54,6 +54,28 @@ pub enum Event {
         /// How.
         reason: String,
     },
+    /// The host lets the guest's tasks run, without a call.
+    RunBegan {
+        /// For how long, or until all of them wait.
+        limit: Option<Duration>,
+    },
+    /// The guest stands still again.
+    RunEnded {
+        /// Why.
+        stop: Stop,
+    },
+    /// The guest ended in that run.
+    RunFailed {
+        /// How.
+        reason: String,
+    },
+    /// A task of the guest's failed, and the guest is to end that task alone.
+    TaskFaulted {
+        /// The task, as the guest says.
+        task: u32,
+        /// What it did.
+        fault: TaskFault,
+    },
     /// A host call was judged; if it was allowed, it happens next.
     HostCallOpened {
         /// The request's id, as the guest chose it.
@@ -85,6 +107,28 @@ pub enum Event {
     Dropped,
 }
 
+/// Why a guest that was left to run stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Every task waits.
+    Idle,
+    /// The time is over that it was given.
+    TimeOver,
+}
+
+/// A processor exception in a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskFault {
+    /// The exception's number.
+    pub vector: u8,
+    /// Its error code.
+    pub error_code: u32,
+    /// The instruction's address.
+    pub rip: u64,
+    /// For a page fault: the address that was accessed.
+    pub address: Option<u64>,
+}
+
 /// What came of a host call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -99,6 +143,8 @@ pub enum Outcome {
     Panicked,
     /// The arguments were not where the guest said. It is poisoned.
     BadArguments,
+    /// The sandbox was gone before the answer came.
+    Abandoned,
 }
 
 /// Where records go.
@@ -237,10 +283,14 @@ impl Sink for TracingSink {
                 outcome: Outcome::Panicked | Outcome::BadArguments, ..
             }
             | Event::CallFailed { .. }
+            | Event::RunFailed { .. }
+            | Event::TaskFaulted { .. }
             | Event::Poisoned { .. } => tracing::warn!(target: "cellule::audit", %record),
             Event::Created { .. }
             | Event::CallBegan { .. }
             | Event::CallReturned { .. }
+            | Event::RunBegan { .. }
+            | Event::RunEnded { .. }
             | Event::HostCallOpened { .. }
             | Event::HostCallClosed { .. }
             | Event::Dropped => tracing::debug!(target: "cellule::audit", %record),
@@ -265,6 +315,12 @@ impl fmt::Display for Event {
                 write!(f, "call {call}: returned {result_bytes} bytes")
             }
             Self::CallFailed { call, reason } => write!(f, "call {call}: failed: {reason}"),
+            Self::RunBegan { limit: Some(limit) } => write!(f, "runs for {limit:?}"),
+            Self::RunBegan { limit: None } => f.write_str("runs until idle"),
+            Self::RunEnded { stop: Stop::Idle } => f.write_str("idle"),
+            Self::RunEnded { stop: Stop::TimeOver } => f.write_str("its time is over"),
+            Self::RunFailed { reason } => write!(f, "run failed: {reason}"),
+            Self::TaskFaulted { task, fault } => write!(f, "task {task} failed: {fault}"),
             Self::HostCallOpened { request, task, function, argument_bytes, verdict } => {
                 write!(f, "host call {request} by task {task}: {function}, ")?;
                 write!(f, "{argument_bytes} argument bytes: {verdict}")
@@ -274,6 +330,17 @@ impl fmt::Display for Event {
             }
             Self::Poisoned { cause } => write!(f, "poisoned: {cause}"),
             Self::Dropped => f.write_str("dropped"),
+        }
+    }
+}
+
+impl fmt::Display for TaskFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vector, error_code, rip, address } = self;
+        write!(f, "exception {vector} (error code {error_code:#x}) at {rip:#x}")?;
+        match address {
+            Some(address) => write!(f, ", accessing {address:#x}"),
+            None => Ok(()),
         }
     }
 }
@@ -294,6 +361,7 @@ impl fmt::Display for Outcome {
             Self::Refused(code) => write!(f, "refused ({code})"),
             Self::Panicked => f.write_str("the host function panicked"),
             Self::BadArguments => f.write_str("the arguments are not the guest's memory"),
+            Self::Abandoned => f.write_str("abandoned with the sandbox"),
         }
     }
 }

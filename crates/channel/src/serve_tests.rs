@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::audit::{MemorySink, Record, Trail};
+use crate::reply::ReplyHandle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not there")]
@@ -35,7 +36,15 @@ fn serve(
 ) -> Result<Result<Vec<u8>, HostError>, ServeError<NotThere>> {
     let request = request(function, u32::try_from(bytes.len()).unwrap());
     let answer = channel.serve(&request, || Ok(Payload::new(bytes.to_vec(), vec![])));
-    answer.map(|reply| reply.map(|reply| reply.segments().concat()))
+    answer.map(|served| now(served).map(|reply| reply.segments().concat()))
+}
+
+/// The answer of a function that does not defer it.
+fn now(served: Served) -> Answer {
+    match served {
+        Served::Now(answer) => answer,
+        Served::Later => panic!("an immediate function answers at once"),
+    }
 }
 
 fn events(trail: &Trail) -> Vec<Event> {
@@ -62,7 +71,7 @@ fn a_registered_function_is_denied_unless_the_policy_names_it() {
     let unread =
         || -> Result<Payload, NotThere> { panic!("a denied call's arguments are not read") };
     let answer = channel.serve(&request, unread).unwrap();
-    assert_eq!(answer.unwrap_err(), HostError::Denied);
+    assert_eq!(now(answer).unwrap_err(), HostError::Denied);
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     let deny = Verdict::Deny(HostError::Denied);
     let events = events(&trail);
@@ -131,4 +140,114 @@ fn a_full_memory_sink_forgets_the_oldest_and_counts() {
     }
     let kept: Vec<u64> = trail.records().iter().map(|record| record.sequence).collect();
     assert_eq!((kept, trail.forgotten()), (vec![3, 4], 3));
+}
+
+/// Keeps late replies in the order in which they came.
+#[derive(Debug, Default)]
+struct Kept(std::sync::Mutex<Vec<LateReply>>);
+
+impl Mailbox for Kept {
+    fn put(&self, reply: LateReply) {
+        self.0.lock().unwrap().push(reply);
+    }
+}
+
+type Handles = std::sync::mpsc::Receiver<ReplyHandle<Vec<u8>>>;
+
+/// A channel with one deferred function, whose handles come out of a receiver.
+fn deferring(limit: u32) -> (Channel, Trail, Arc<Kept>, Handles) {
+    let (give, handles) = std::sync::mpsc::channel();
+    let later = HostFunction::deferred("later", move |reply: ReplyHandle<Vec<u8>>, n: u8| {
+        assert!(n < 100, "on purpose");
+        give.send(reply).unwrap();
+    });
+    let (sink, trail) = MemorySink::new(100);
+    let policy = Policy::deny_all().allow("later");
+    let mailbox = Arc::new(Kept::default());
+    let channel = Channel::new(policy, vec![later], 64, Box::new(sink), 1)
+        .deferring(limit, Arc::<Kept>::clone(&mailbox));
+    (channel, trail, mailbox, handles)
+}
+
+fn start(channel: &mut Channel, id: u64, byte: u8) -> Result<Served, ServeError<NotThere>> {
+    let request = Request { id, ..request(0, 1) };
+    channel.serve(&request, || Ok(Payload::new(vec![byte], vec![])))
+}
+
+#[test]
+fn deferred_calls_are_closed_in_the_order_of_their_answers() {
+    let (mut channel, trail, mailbox, handles) = deferring(2);
+    for id in [7, 8] {
+        assert!(matches!(start(&mut channel, id, 1), Ok(Served::Later)));
+    }
+    assert_eq!((channel.in_flight(), events(&trail).len()), (2, 2));
+    let [first, second] = [handles.recv().unwrap(), handles.recv().unwrap()];
+    second.reply(vec![1, 2, 3]);
+    drop(first);
+    let kept = std::mem::take(&mut *mailbox.0.lock().unwrap());
+    let settled: Vec<_> = kept.into_iter().map(|reply| channel.settle(reply).unwrap()).collect();
+    assert_eq!((settled[0].request, settled[0].answer.as_ref().unwrap().len()), (8, 4));
+    assert_eq!(
+        (settled[1].request, settled[1].answer.as_ref().err()),
+        (7, Some(&HostError::Failed))
+    );
+    assert_eq!(channel.in_flight(), 0);
+    let closed = [Outcome::Replied { bytes: 4 }, Outcome::Refused(HostError::Failed)];
+    for (event, expected) in events(&trail)[2..].iter().zip(closed) {
+        assert!(matches!(event, Event::HostCallClosed { outcome, .. } if *outcome == expected));
+    }
+}
+
+#[test]
+fn a_deferred_call_over_the_limit_is_denied_on_record() {
+    let (mut channel, trail, _, handles) = deferring(1);
+    assert!(matches!(start(&mut channel, 7, 1), Ok(Served::Later)));
+    let over = now(start(&mut channel, 8, 1).unwrap()).unwrap_err();
+    assert_eq!(over, HostError::OverBudget);
+    assert_eq!(handles.try_iter().count(), 1, "the second was not started");
+    let deny = Verdict::Deny(HostError::OverBudget);
+    let last = events(&trail).pop();
+    assert!(matches!(last, Some(Event::HostCallOpened { verdict, .. }) if verdict == deny));
+}
+
+#[test]
+fn a_late_result_over_the_limit_is_refused() {
+    let (mut channel, _, mailbox, handles) = deferring(1);
+    assert!(matches!(start(&mut channel, 7, 1), Ok(Served::Later)));
+    handles.recv().unwrap().reply(vec![0; 64]);
+    let reply = mailbox.0.lock().unwrap().pop().unwrap();
+    let settled = channel.settle(reply).unwrap();
+    assert_eq!(settled.answer.unwrap_err(), HostError::ResultTooLarge);
+}
+
+#[test]
+fn a_panic_at_the_start_of_a_deferred_call_ends_the_guest_and_leaves_nothing_in_flight() {
+    let (mut channel, trail, mailbox, _handles) = deferring(1);
+    let error = start(&mut channel, 7, 100).unwrap_err();
+    assert_eq!(error.to_string(), "the host function later panicked");
+    assert_eq!(channel.in_flight(), 0);
+    let reply = mailbox.0.lock().unwrap().pop().unwrap();
+    assert!(channel.settle(reply).is_none(), "its dropped handle answers nothing");
+    let last = events(&trail).pop();
+    assert!(matches!(last, Some(Event::HostCallClosed { outcome: Outcome::Panicked, .. })));
+}
+
+#[test]
+fn what_is_in_flight_when_the_guest_goes_is_closed_as_abandoned() {
+    let (mut channel, trail, mailbox, handles) = deferring(8);
+    assert!(matches!(start(&mut channel, 7, 1), Ok(Served::Later)));
+    channel.abandon();
+    let last = events(&trail).pop();
+    assert!(matches!(last, Some(Event::HostCallClosed { outcome: Outcome::Abandoned, .. })));
+    handles.recv().unwrap().reply(vec![]);
+    let reply = mailbox.0.lock().unwrap().pop().unwrap();
+    assert!(channel.settle(reply).is_none(), "too late");
+}
+
+#[test]
+fn bad_arguments_of_a_deferred_call_are_answered_at_once() {
+    let (mut channel, ..) = deferring(1);
+    let served = channel.serve(&request(0, 0), || Ok::<_, NotThere>(Payload::default())).unwrap();
+    assert_eq!(now(served).unwrap_err(), HostError::BadArguments);
+    assert_eq!(channel.in_flight(), 0);
 }

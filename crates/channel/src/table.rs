@@ -2,25 +2,47 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use cellule_abi::wire::{self, Payload};
+use cellule_abi::wire::Payload;
 use cellule_abi::{HostError, OwnedArgs, Schema, Signature};
 use serde::Serialize;
+
+use crate::reply::{Mailbox, Reply, ReplyHandle, Ticket};
 
 /// A host function: a name, a signature, and a closure behind bytes.
 pub struct HostFunction {
     name: String,
     signature: Signature,
+    kind: Kind,
     handler: Handler,
 }
 
-type Handler = Box<dyn FnMut(Payload) -> Result<Reply, HostError> + Send>;
+/// When a host function answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By returning.
+    Immediate,
+    /// By a [`ReplyHandle`], at any time.
+    Deferred,
+}
+
+/// What became of an invocation.
+pub(crate) enum Invoked {
+    /// It is answered.
+    Answered(Result<Reply, HostError>),
+    /// The answer comes to the mailbox.
+    Started,
+}
+
+type Handler = Box<dyn FnMut(Payload, Ticket, &Arc<dyn Mailbox>) -> Invoked + Send>;
 
 impl fmt::Debug for HostFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostFunction")
             .field("name", &self.name)
             .field("signature", &self.signature.text())
+            .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
 }
@@ -39,6 +61,19 @@ pub trait IntoHostFunction<Args, R>: Send + 'static {
     fn invoke(&mut self, args: Args) -> R;
 }
 
+/// A closure that can serve as a deferred host function: of a [`ReplyHandle`] and
+/// up to eight arguments that own their data.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a deferred host function",
+    note = "it is a `FnMut` + `Send` + 'static closure of a `ReplyHandle<R>` and up to eight \
+            arguments, which returns nothing",
+    note = "arguments must be owned (`String`, not `&str`) and, as `R`, implement `Schema`"
+)]
+pub trait IntoDeferredHostFunction<Args, R>: Send + 'static {
+    /// Calls the closure.
+    fn start(&mut self, reply: ReplyHandle<R>, args: Args);
+}
+
 macro_rules! closures {
     ($($name:ident)*) => {
         impl<Fun, $($name,)* R> IntoHostFunction<($($name,)*), R> for Fun
@@ -48,6 +83,16 @@ macro_rules! closures {
             #[allow(non_snake_case, reason = "a type parameter names its value too")]
             fn invoke(&mut self, ($($name,)*): ($($name,)*)) -> R {
                 self($($name),*)
+            }
+        }
+
+        impl<Fun, $($name,)* R> IntoDeferredHostFunction<($($name,)*), R> for Fun
+        where
+            Fun: FnMut(ReplyHandle<R>, $($name),*) + Send + 'static,
+        {
+            #[allow(non_snake_case, reason = "a type parameter names its value too")]
+            fn start(&mut self, reply: ReplyHandle<R>, ($($name,)*): ($($name,)*)) {
+                self(reply, $($name),*)
             }
         }
     };
@@ -63,62 +108,12 @@ closures! { A B C D E F }
 closures! { A B C D E F G }
 closures! { A B C D E F G H }
 
-/// An answer: encoded bytes, and bytes that stay in the value they belong to.
-pub struct Reply {
-    head: Vec<u8>,
-    tail: Option<Box<dyn Lender>>,
-}
-
-/// A value that ends in a byte string.
-trait Lender: Send {
-    fn bytes(&self) -> &[u8];
-}
-
-impl<R: Schema + Send> Lender for R {
-    fn bytes(&self) -> &[u8] {
-        self.lend(&mut Vec::new()).unwrap_or_default()
-    }
-}
-
-impl Reply {
-    fn of<R: Schema + Serialize + Send + 'static>(value: R) -> Result<Self, HostError> {
-        let mut head = Vec::new();
-        let lends = value.lend(&mut head).is_some();
-        if lends {
-            return Ok(Self { head, tail: Some(Box::new(value)) });
-        }
-        wire::append(&mut head, &value).map_err(|_| HostError::Failed)?;
-        Ok(Self { head, tail: None })
-    }
-
-    /// The encoded value, in two segments.
-    pub fn segments(&self) -> [&[u8]; 2] {
-        [&self.head, self.tail.as_ref().map_or(&[], |tail| tail.bytes())]
-    }
-
-    /// The length of both segments in bytes.
-    pub fn len(&self) -> usize {
-        self.segments().iter().map(|segment| segment.len()).sum()
-    }
-
-    /// Whether the value takes no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
 /// A host function panicked; its state is not to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
 impl HostFunction {
-    /// Makes a host function of a closure.
+    /// Makes a host function of a closure, which answers by returning.
     ///
     /// ```
     /// use cellule_channel::HostFunction;
@@ -130,15 +125,32 @@ impl HostFunction {
         Args: OwnedArgs,
         R: Schema + Serialize + Send + 'static,
     {
-        let handler = move |payload: Payload| {
-            let args = Args::decode(payload).map_err(|_| HostError::BadArguments)?;
-            Reply::of(f.invoke(args))
-        };
-        Self {
-            name: name.into(),
-            signature: Signature::of::<Args, R>(),
-            handler: Box::new(handler),
-        }
+        let handler: Handler = Box::new(move |payload, _, _| {
+            let args = Args::decode(payload).map_err(|_| HostError::BadArguments);
+            Invoked::Answered(args.and_then(|args| Reply::of(f.invoke(args))))
+        });
+        let signature = Signature::of::<Args, R>();
+        Self { name: name.into(), signature, kind: Kind::Immediate, handler }
+    }
+
+    /// Makes a host function of a closure that answers by a [`ReplyHandle`].
+    pub fn deferred<Args, R>(
+        name: impl Into<String>,
+        mut f: impl IntoDeferredHostFunction<Args, R>,
+    ) -> Self
+    where
+        Args: OwnedArgs,
+        R: Schema + Serialize + Send + 'static,
+    {
+        let handler: Handler = Box::new(move |payload, ticket, mailbox| {
+            let Ok(args) = Args::decode(payload) else {
+                return Invoked::Answered(Err(HostError::BadArguments));
+            };
+            f.start(ReplyHandle::new(ticket, Arc::clone(mailbox)), args);
+            Invoked::Started
+        });
+        let signature = Signature::of::<Args, R>();
+        Self { name: name.into(), signature, kind: Kind::Deferred, handler }
     }
 
     /// The name that guests import and policies allow.
@@ -151,12 +163,20 @@ impl HostFunction {
         self.signature
     }
 
+    /// When it answers.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Calls the closure. A panic ends here: it is the embedder's, and neither
     /// the library's callers nor the guest are to see it unwind.
     pub(crate) fn invoke(
         &mut self,
         payload: Payload,
-    ) -> Result<Result<Reply, HostError>, Panicked> {
-        catch_unwind(AssertUnwindSafe(|| (self.handler)(payload))).map_err(|_| Panicked)
+        ticket: Ticket,
+        mailbox: &Arc<dyn Mailbox>,
+    ) -> Result<Invoked, Panicked> {
+        let call = AssertUnwindSafe(|| (self.handler)(payload, ticket, mailbox));
+        catch_unwind(call).map_err(|_| Panicked)
     }
 }

@@ -29,6 +29,20 @@ program! {
     /// Lies in the shared rings.
     hostile, "CELLULE_GUEST_HOSTILE"
 }
+program! {
+    /// Is interrupted, waits and lies, all by hand: a guest without the SDK.
+    upcalls, "CELLULE_GUEST_UPCALLS"
+}
+
+program! {
+    /// Tasks: what they do to each other, and what that costs; no imports.
+    tasks, "CELLULE_GUEST_TASKS"
+}
+
+program! {
+    /// What the services of the kernel cost in cycles; no imports.
+    costs, "CELLULE_GUEST_COSTS"
+}
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -1,6 +1,8 @@
 //! What all tests that need a hypervisor share.
 #![allow(dead_code, reason = "not every test file uses every helper")]
 
+pub(crate) mod raw;
+
 use cellule::{Backend, Image, Sandbox};
 
 /// The backends that this machine has; says on one line which those are.

@@ -1,0 +1,94 @@
+//! Tasks in real guests: scheduled by the SDK, interrupted by the host.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use support::on_every_backend;
+
+#[test]
+fn tasks_share_a_sum_behind_a_mutex() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        assert_eq!(sandbox.call::<u32>("sum_by_tasks", (100_u32,)).unwrap(), 100);
+        assert_eq!(sandbox.call::<u32>("sum_by_tasks", (300_u32,)).unwrap(), 300);
+    });
+}
+
+#[test]
+fn switches_and_hand_overs_cost_no_exit() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        sandbox.call::<u32>("ping_pong", (1_u32,)).unwrap();
+        let before = sandbox.stats();
+        assert_eq!(sandbox.call::<u32>("ping_pong", (10_000_u32,)).unwrap(), 10_000);
+        let after = sandbox.stats();
+        assert_eq!(after.exits - before.exits, 1, "the return of the call, and nothing else");
+    });
+}
+
+#[test]
+fn a_timer_interrupts_a_guest_that_spins() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        for _ in 0..20 {
+            sandbox.call::<u64>("preempted_by_a_timer", (1_000_000_u64,)).unwrap();
+        }
+        assert!(sandbox.stats().upcalls >= 20);
+    });
+}
+
+#[test]
+fn a_guest_with_nothing_to_do_wakes_by_its_timer() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        sandbox.call::<u64>("sleep_alone", (3_000_000_u64,)).unwrap();
+    });
+}
+
+#[test]
+fn equal_tasks_that_spin_share_the_processor_by_slices() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        let counts: Vec<u64> =
+            sandbox.call("spinners", (3_u32, 1_000_000_u64, 20_000_000_u64)).unwrap();
+        assert!(counts.iter().take(3).all(|count| *count > 1000), "{counts:?}");
+    });
+}
+
+#[test]
+fn registers_of_a_task_survive_a_thousand_upcalls() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        assert_eq!(sandbox.call::<u64>("registers_under_upcalls", (1000_u64,)).unwrap(), 0);
+        assert!(sandbox.stats().upcalls >= 900);
+    });
+}
+
+#[test]
+fn stacks_are_refused_by_size_and_number_and_given_back() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        for _ in 0..2 {
+            let (count, why): (u32, String) =
+                sandbox.call("spawn_until_refused", (16_384_u64,)).unwrap();
+            assert_eq!((count, why.as_str()), (512 + 64 + 8, "all stacks of 16384 bytes and more are in use"));
+        }
+        let (count, why): (u32, String) = sandbox.call("spawn_until_refused", (100_u64,)).unwrap();
+        assert_eq!((count, why.as_str()), (0, "a stack of 100 bytes is too small: the least is 8192"));
+        let (count, why): (u32, String) =
+            sandbox.call("spawn_until_refused", (1_u64 << 40,)).unwrap();
+        assert_eq!(count, 0);
+        assert!(why.contains("the host's largest have 262144"), "{why}");
+    });
+}
+
+#[test]
+fn the_use_of_each_stack_is_known() {
+    on_every_backend(cellule_test_guests::tasks(), |make| {
+        let mut sandbox = make();
+        let list: Vec<(String, u64, u64)> = sandbox.call("stack_use", (3000_u32,)).unwrap();
+        let (_, bytes, used) = list.iter().find(|(name, ..)| name == "deep").unwrap();
+        assert_eq!(*bytes, 16 * 1024);
+        assert!((3000..16_384).contains(used), "{used} bytes used");
+    });
+}
