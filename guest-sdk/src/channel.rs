@@ -1,7 +1,8 @@
 //! The two rings as the guest sees them.
 //!
-//! A [`Channel`] pushes requests, takes completions and decides when the
-//! doorbell is rung; the [`Port`] under it knows where the shared page is. The
+//! A [`Channel`] pushes requests and takes completions; the [`Port`] under it
+//! knows where the shared page is. Whoever waits rings the doorbell; the channel
+//! does so only to make room. The
 //! guest trusts its host, so what is wrong here is a [`Broken`] channel, which
 //! ends the guest.
 
@@ -38,11 +39,9 @@ pub(crate) trait Port {
 pub(crate) enum Broken {
     /// Indices that are not a ring's.
     OutOfStep(OutOfStep),
-    /// The host resumed a waiting guest without a completion.
-    NothingCame,
     /// The host took no requests.
     NothingTaken,
-    /// A completion that answers nothing of this guest's, with its id.
+    /// A completion of a kind that this guest does not know, with its id.
     Unexpected { op: u16, id: u64 },
 }
 
@@ -50,7 +49,6 @@ impl core::fmt::Display for Broken {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::OutOfStep(error) => error.fmt(f),
-            Self::NothingCame => f.write_str("the host resumed the guest without a completion"),
             Self::NothingTaken => f.write_str("the host took no requests"),
             Self::Unexpected { op, id } => {
                 write!(f, "unexpected completion: operation {op}, id {id}")
@@ -72,31 +70,60 @@ pub(crate) struct Channel<P> {
     pushed: u32,
     /// Completions ever taken. The host may still not reuse their bytes.
     taken: u32,
-    /// Replies whose bytes are being decoded. More than one only if a type's
-    /// `Deserialize` calls the host.
-    replies_in_use: u32,
-    last_id: u64,
+    /// Completions whose bytes the host may reuse: all before this one.
+    released: u32,
+    /// Which of the replies from there on are still being decoded, by the slot
+    /// in the ring.
+    held: u32,
+    /// Host calls ever made.
+    calls: u64,
     outbox: Outbox<OUTBOX_BYTES>,
 }
 
+/// A completion, and how to give its bytes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) completion: Completion,
+    index: u32,
+}
+
+impl Taken {
+    /// The number of the task whose call this answers, as [`Channel::call`] was told.
+    #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are the number")]
+    pub(crate) const fn task(&self) -> u16 {
+        self.completion.id as u16
+    }
+}
+
+const _: () = assert!(RING_ENTRIES == u32::BITS, "`Channel::held` has a bit for each entry");
+
 impl<P: Port> Channel<P> {
     pub(crate) const fn new(port: P) -> Self {
-        Self { port, pushed: 0, taken: 0, replies_in_use: 0, last_id: 0, outbox: Outbox::new() }
+        let outbox = Outbox::new();
+        Self { port, pushed: 0, taken: 0, released: 0, held: 0, calls: 0, outbox }
     }
 
-    /// Waits for the next call. Rings only if none is there.
-    pub(crate) fn next_call(&mut self) -> Result<Completion, Broken> {
+    /// Takes the next completion, if one is there.
+    ///
+    /// A call's arguments stay until it returns, whatever the head is; a reply's
+    /// bytes until [`Channel::end_reply`].
+    pub(crate) fn next(&mut self) -> Result<Option<Taken>, Broken> {
         if self.unread()? == 0 {
-            self.port.ring(Doorbell::Wait);
+            return Ok(None);
         }
-        let call = self.take(CompletionOp::Call, None)?;
-        // The arguments stay until the call returns, whatever the head is.
+        let (index, completion) = (self.taken, self.port.completion(self.taken));
+        self.taken = self.taken.wrapping_add(1);
+        if completion.op == CompletionOp::Reply as u16 {
+            self.held |= 1 << (index % RING_ENTRIES);
+        } else if completion.op != CompletionOp::Call as u16 {
+            return Err(Broken::Unexpected { op: completion.op, id: completion.id });
+        }
         self.release();
-        Ok(call)
+        Ok(Some(Taken { completion, index }))
     }
 
-    /// Answers the call `id` with `head` and `tail`, and waits for the next: one
-    /// exit. The host has read both segments when this returns.
+    /// Answers the call `id` with `head` and `tail`, which must stay where they
+    /// are until the host has been at the doorbell.
     pub(crate) fn answer(
         &mut self,
         id: u64,
@@ -105,32 +132,28 @@ impl<P: Port> Channel<P> {
         tail: &[u8],
     ) -> Result<(), Broken> {
         let request = request(RequestOp::Return, head, tail);
-        self.push(Request { id, status: status as u32, ..request })?;
-        self.port.ring(Doorbell::Wait);
-        Ok(())
+        self.push(Request { id, status: status as u32, ..request })
     }
 
-    /// Calls the host function `function` and waits for its reply: one exit.
-    ///
-    /// The reply's bytes stay where they are until [`Channel::end_reply`].
+    /// Calls the host function `function` for a task; returns the id that its
+    /// reply will have. The bytes must stay until then.
     pub(crate) fn call(
         &mut self,
         function: u32,
+        task: u16,
         head: &[u8],
         tail: &[u8],
-    ) -> Result<Completion, Broken> {
-        self.last_id = self.last_id.wrapping_add(1);
-        let id = self.last_id;
-        self.push(Request { id, function, ..request(RequestOp::HostCall, head, tail) })?;
-        self.port.ring(Doorbell::Wait);
-        let reply = self.take(CompletionOp::Reply, Some(id))?;
-        self.replies_in_use += 1;
-        Ok(reply)
+    ) -> Result<u64, Broken> {
+        self.calls += 1;
+        // The task's number, so that it is found again, and what no other call has.
+        let (id, task) = (self.calls << 16 | u64::from(task), u32::from(task));
+        self.push(Request { id, function, task, ..request(RequestOp::HostCall, head, tail) })?;
+        Ok(id)
     }
 
     /// Gives a reply's bytes back to the host.
-    pub(crate) fn end_reply(&mut self) {
-        self.replies_in_use = self.replies_in_use.saturating_sub(1);
+    pub(crate) fn end_reply(&mut self, reply: Taken) {
+        self.held &= !(1 << (reply.index % RING_ENTRIES));
         self.release();
     }
 
@@ -170,23 +193,15 @@ impl<P: Port> Channel<P> {
         }
     }
 
-    /// Takes the next completion, which must be there and be what is expected.
-    fn take(&mut self, op: CompletionOp, id: Option<u64>) -> Result<Completion, Broken> {
-        if self.unread()? == 0 {
-            return Err(Broken::NothingCame);
+    /// Tells the host that the bytes of completions may be reused: of all up to
+    /// the first that is held.
+    fn release(&mut self) {
+        let before = self.released;
+        while self.released != self.taken && self.held >> (self.released % RING_ENTRIES) & 1 == 0 {
+            self.released = self.released.wrapping_add(1);
         }
-        let completion = self.port.completion(self.taken);
-        if completion.op != op as u16 || id.is_some_and(|id| id != completion.id) {
-            return Err(Broken::Unexpected { op: completion.op, id: completion.id });
-        }
-        self.taken = self.taken.wrapping_add(1);
-        Ok(completion)
-    }
-
-    /// Tells the host that the bytes of all completions taken may be reused.
-    fn release(&self) {
-        if self.replies_in_use == 0 {
-            self.port.release_completions(self.taken);
+        if self.released != before {
+            self.port.release_completions(self.released);
         }
     }
 

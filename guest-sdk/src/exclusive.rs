@@ -3,11 +3,13 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::port;
+
 /// A value that one caller at a time may use, and that nobody waits for.
 ///
-/// A guest has one CPU and, so far, one task: whoever finds the value in use is
-/// called, however indirectly, by its user, and would wait for ever. Preemptive
-/// tasks will mask upcalls here, and nowhere else.
+/// Upcalls are masked while it is in use, so no other task can find it in use:
+/// whoever does is called, however indirectly, by its user, and would wait for
+/// ever.
 pub(crate) struct Exclusive<T> {
     busy: AtomicBool,
     value: UnsafeCell<T>,
@@ -25,14 +27,18 @@ impl<T> Exclusive<T> {
 
     /// Lets `user` use the value; `None` if it is in use.
     pub(crate) fn try_with<R>(&self, user: impl FnOnce(&mut T) -> R) -> Option<R> {
-        if self.busy.swap(true, Ordering::Acquire) {
-            return None;
+        let masked = port::mask();
+        let result = (!self.busy.swap(true, Ordering::Acquire)).then(|| {
+            // SAFETY: the pointer is an `UnsafeCell`'s, so valid; `busy` was false
+            // and is now true, so that no other reference exists until the store.
+            let result = user(unsafe { &mut *self.value.get() });
+            self.busy.store(false, Ordering::Release);
+            result
+        });
+        if !masked {
+            port::unmask();
         }
-        // SAFETY: the pointer is an `UnsafeCell`'s, so valid; `busy` was false
-        // and is now true, so that no other reference exists until the store.
-        let result = user(unsafe { &mut *self.value.get() });
-        self.busy.store(false, Ordering::Release);
-        Some(result)
+        result
     }
 
     /// Lets `user` use the value.

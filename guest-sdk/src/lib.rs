@@ -45,7 +45,7 @@
 //! `symbol` is the record by which the image lists a function. `channel` keeps
 //! the rings and `outbox` the log records; both know neither addresses nor
 //! assembly and are tested on the host. `heap`, `bytes`, `exclusive` and
-//! `message` are the allocator, `memcpy` and its family, the one lock, and a
+//! `text` are the allocator, `memcpy` and its family, the one lock, and a
 //! text of fixed size. `runtime` exists in guests only: it gives all of this
 //! its addresses, its linker symbols and its doorbell.
 #![no_std]
@@ -57,38 +57,58 @@
 
 #[doc(no_inline)]
 pub extern crate alloc;
-#[cfg(test)]
+#[cfg(not(cellule_guest))]
 extern crate std;
 
 // The attributes write `::cellule_guest`; the tests of this crate use them too.
 extern crate self as cellule_guest;
 
+pub mod critical;
 mod decode;
+#[cfg(feature = "embassy")]
+pub mod embassy;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod function;
+pub mod future;
+pub mod message;
+pub mod pipe;
 pub mod prelude;
 mod symbol;
+pub mod sync;
+pub mod task;
+pub mod time;
+pub mod timer;
+
+// What a guest uses of these and a program on the host does not is no mistake.
+#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+mod channel;
+#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+mod kernel;
+#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+mod outbox;
+#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+mod text;
+#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+mod trace;
 
 // The only choice between guest and host is here. These are a guest's, and
 // their tests run on the host.
 #[cfg(any(cellule_guest, test))]
 mod bytes;
 #[cfg(any(cellule_guest, test))]
-mod channel;
-#[cfg(any(cellule_guest, test))]
 mod exclusive;
 #[cfg(any(cellule_guest, test))]
 mod heap;
-#[cfg(any(cellule_guest, test))]
-mod message;
-#[cfg(any(cellule_guest, test))]
-mod outbox;
 
 // These two have the same items.
 #[cfg(cellule_guest)]
 mod runtime;
 #[cfg(not(cellule_guest))]
-#[path = "standin.rs"]
+#[path = "standin/mod.rs"]
 mod runtime;
+
+use runtime::port;
 
 #[doc(hidden)]
 pub use cellule_abi as abi;

@@ -1,6 +1,6 @@
 //! Where log records wait for the next doorbell.
 
-use crate::message::prefix;
+use crate::text::prefix;
 
 /// Room for the log records that the host has not read yet.
 ///

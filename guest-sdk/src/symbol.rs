@@ -19,7 +19,7 @@ pub struct Symbol {
     id: u64,
     schema: u64,
     entry: Option<Entry>,
-    reserved: u64,
+    priority: u64,
 }
 
 const _: () = assert!(size_of::<Symbol>() == size_of::<symbol::Symbol>(), "ABI.md, Exports");
@@ -35,8 +35,18 @@ unsafe impl Sync for Symbol {}
 
 impl Symbol {
     /// An exported function and the code that serves it.
-    pub const fn export(name: &'static str, signature: &'static [u8], entry: Entry) -> Self {
-        Self::new(name, signature, Some(entry))
+    pub const fn export(
+        name: &'static str,
+        signature: &'static [u8],
+        entry: Entry,
+        priority: Option<u8>,
+    ) -> Self {
+        let priority = match priority {
+            Some(number) => number as u64 + 1,
+            None => 0,
+        };
+        assert!(priority <= symbol::GREATEST_PRIORITY, "a priority is 0 to 31");
+        Self { priority, ..Self::new(name, signature, Some(entry)) }
     }
 
     /// A function of the host.
@@ -59,13 +69,18 @@ impl Symbol {
             id: fnv1a(name.as_bytes()),
             schema: fnv1a(signature),
             entry,
-            reserved: 0,
+            priority: 0,
         }
     }
 
     /// Returns the code that serves an export; `None` for an import.
     pub fn entry(&self) -> Option<Entry> {
         self.entry
+    }
+
+    /// Returns the priority at which an export is to be served, if it says so.
+    pub fn priority(&self) -> Option<u8> {
+        self.priority.checked_sub(1).and_then(|priority| u8::try_from(priority).ok())
     }
 
     /// Returns where in `table` this very symbol is.
@@ -80,10 +95,10 @@ impl Symbol {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __symbol {
-    ($kind:ident, $name:expr, $signature:expr $(, $entry:expr)?) => {{
+    ($kind:ident, $name:expr, $signature:expr $(, $more:expr)*) => {{
         const SIGNATURE: $crate::__private::Signature = $signature;
         const TEXT: [u8; SIGNATURE.text_len()] = SIGNATURE.text_bytes();
-        $crate::__private::Symbol::$kind($name, &TEXT $(, $entry)?)
+        $crate::__private::Symbol::$kind($name, &TEXT $(, $more)*)
     }};
 }
 

@@ -4,7 +4,8 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{ItemFn, Pat, Result};
 
-use crate::{options, signature};
+use crate::options::{self, Options};
+use crate::signature;
 
 /// The function as it was, and beside it the code that serves calls of it and
 /// the record that lists it.
@@ -19,7 +20,11 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     }
 
     let ident = &function.sig.ident;
-    let name = options::name(options, ident)?;
+    let Options { name, priority } = options::of_guest(options, ident)?;
+    let priority = match priority {
+        Some(number) => quote!(::core::option::Option::Some(#number)),
+        None => quote!(::core::option::Option::None),
+    };
     let types: Vec<_> = arguments.iter().map(|a| signature::anonymous(&a.ty)).collect();
     let values: Vec<_> = (0..types.len()).map(|n| format_ident!("argument_{n}")).collect();
     let result = signature::result(&function.sig);
@@ -37,7 +42,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             ::cellule_guest::__export!(
                 #name,
                 ::cellule_guest::__private::Signature::of::<(#(#types,)*), #result>(),
-                entry
+                entry,
+                #priority
             );
         };
     })

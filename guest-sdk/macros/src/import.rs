@@ -30,7 +30,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         return Err(Error::new_spanned(&signature, message));
     }
 
-    let name = options::name(options, &signature.ident)?;
+    let name = options::of_host(options, &signature.ident)?;
     let types = arguments.iter().map(|argument| signature::anonymous(&argument.ty));
     let result = signature::result(&signature);
     // Spanned, so that a type that is no such `Result` is what the error shows.

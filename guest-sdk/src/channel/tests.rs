@@ -2,15 +2,12 @@
 
 use core::cell::{Cell, RefCell};
 use std::borrow::ToOwned;
-use std::collections::VecDeque;
 use std::string::String;
-use std::vec;
 use std::vec::Vec;
 
 use super::*;
 
-/// A host: takes all requests at each doorbell and, at `Wait`, gives the next
-/// completions of its script.
+/// A host: takes all requests at each doorbell.
 #[derive(Default)]
 struct Host {
     requests: RefCell<[Request; RING_ENTRIES as usize]>,
@@ -19,7 +16,6 @@ struct Host {
     request_tail: Cell<u32>,
     completion_head: Cell<u32>,
     completion_tail: Cell<u32>,
-    script: RefCell<VecDeque<Completion>>,
     doorbells: RefCell<Vec<Doorbell>>,
     taken: RefCell<Vec<(Request, Vec<u8>)>>,
     deaf: Cell<bool>,
@@ -78,10 +74,6 @@ impl Port for &Host {
             return;
         }
         self.take_requests();
-        if operation == Doorbell::Wait {
-            let next = self.script.borrow_mut().pop_front();
-            next.into_iter().for_each(|completion| self.give(completion));
-        }
     }
 }
 
@@ -93,66 +85,73 @@ fn reply(id: u64) -> Completion {
     Completion { id, op: CompletionOp::Reply as u16, ..Completion::default() }
 }
 
-#[test]
-fn a_call_that_is_there_already_costs_no_doorbell() {
-    let host = Host::default();
-    host.give(call(7));
-    let mut channel = Channel::new(&host);
-    assert_eq!(channel.next_call(), Ok(call(7)));
-    assert_eq!(host.doorbells.take(), []);
-    assert_eq!(host.completion_head.get(), 1);
+/// Takes the next completion, which must be there.
+fn take(channel: &mut Channel<&Host>) -> Taken {
+    channel.next().unwrap().expect("a completion")
 }
 
 #[test]
-fn a_guest_call_is_one_doorbell() {
+fn completions_are_taken_in_order_and_cost_no_doorbell() {
     let host = Host::default();
     host.give(call(7));
-    host.script.borrow_mut().push_back(call(8));
     let mut channel = Channel::new(&host);
-    channel.next_call().unwrap();
+    assert_eq!(take(&mut channel).completion, call(7));
+    assert!(channel.next().unwrap().is_none());
+    assert_eq!(host.doorbells.take(), []);
+    assert_eq!(host.completion_head.get(), 1, "a call is nobody's once it was taken");
+}
+
+#[test]
+fn an_answer_goes_out_whole_with_the_next_doorbell() {
+    let host = Host::default();
+    let mut channel = Channel::new(&host);
     channel.answer(7, ReturnStatus::Ok, b"head", b"tail").unwrap();
-    assert_eq!(channel.next_call(), Ok(call(8)));
-    assert_eq!(host.doorbells.take(), [Doorbell::Wait]);
+    assert_eq!(host.doorbells.take(), []);
+    host.take_requests();
     let taken = host.taken.take();
     assert_eq!((taken[0].0.op, taken[0].0.id), (RequestOp::Return as u16, 7));
     assert_eq!(taken[0].1, b"headtail");
 }
 
 #[test]
-fn a_host_call_is_one_doorbell_and_keeps_its_reply_until_the_end() {
+fn a_host_calls_id_tells_its_task_and_is_never_used_again() {
     let host = Host::default();
-    host.script.borrow_mut().push_back(reply(1));
     let mut channel = Channel::new(&host);
-    assert_eq!(channel.call(3, b"a", b"b"), Ok(reply(1)));
-    assert_eq!(host.doorbells.take(), [Doorbell::Wait]);
-    assert_eq!(host.completion_head.get(), 0, "the reply is in use");
-    channel.end_reply();
-    assert_eq!(host.completion_head.get(), 1);
-    assert_eq!(host.taken.borrow()[0].0.function, 3);
+    let first = channel.call(3, 5, b"a", b"b").unwrap();
+    let second = channel.call(4, 5, &[], &[]).unwrap();
+    assert_ne!(first, second);
+    host.give(reply(second));
+    assert_eq!(take(&mut channel).task(), 5);
+    host.take_requests();
+    let (request, bytes) = host.taken.borrow()[0].clone();
+    assert_eq!((request.id, request.function, request.task), (first, 3, 5));
+    assert_eq!(bytes, b"ab");
 }
 
 #[test]
-fn a_host_call_while_a_reply_is_decoded_releases_neither() {
+fn a_reply_is_the_guests_until_it_and_all_before_it_were_given_back() {
     let host = Host::default();
-    host.script.borrow_mut().extend([reply(1), reply(2)]);
     let mut channel = Channel::new(&host);
-    channel.call(0, &[], &[]).unwrap();
-    channel.call(0, &[], &[]).unwrap();
-    channel.end_reply();
+    [1, 2, 3].map(|id| host.give(reply(id)));
+    let [first, second, third] = [(); 3].map(|()| take(&mut channel));
+    assert_eq!(host.completion_head.get(), 0);
+    channel.end_reply(second);
     assert_eq!(host.completion_head.get(), 0, "the first reply is in use");
-    channel.end_reply();
+    channel.end_reply(first);
     assert_eq!(host.completion_head.get(), 2);
+    channel.end_reply(third);
+    assert_eq!(host.completion_head.get(), 3);
 }
 
 #[test]
 fn log_records_ride_with_the_next_doorbell() {
     let host = Host::default();
-    host.script.borrow_mut().push_back(reply(1));
     let mut channel = Channel::new(&host);
     channel.log(1, "t", "first").unwrap();
     channel.log(5, "t", "second").unwrap();
     assert_eq!(host.doorbells.borrow().len(), 0);
-    channel.call(0, &[], &[]).unwrap();
+    channel.call(0, 0, &[], &[]).unwrap();
+    host.take_requests();
     let taken = host.taken.take();
     let payloads: Vec<_> = taken.iter().map(|(_, bytes)| bytes.as_slice()).collect();
     assert_eq!(payloads, [b"t\0first".as_slice(), b"t\0second", b""]);
@@ -202,14 +201,16 @@ fn indices_wrap_without_a_seam() {
     let host = Host::default();
     let mut channel = Channel::new(&host);
     let start = u32::MAX - 3;
-    (channel.pushed, channel.taken) = (start, start);
+    (channel.pushed, channel.taken, channel.released) = (start, start, start);
     host.request_head.set(start);
     host.request_tail.set(start);
     host.completion_tail.set(start);
     for id in 1..=8 {
-        host.script.borrow_mut().push_back(reply(id));
-        channel.call(0, &[], &[]).unwrap();
-        channel.end_reply();
+        host.give(reply(id));
+        channel.call(0, 0, &[], &[]).unwrap();
+        host.take_requests();
+        let reply = take(&mut channel);
+        channel.end_reply(reply);
     }
     assert_eq!(host.completion_head.get(), 4);
 }
@@ -217,14 +218,10 @@ fn indices_wrap_without_a_seam() {
 #[test]
 fn a_broken_channel_is_noticed() {
     let host = Host::default();
-    assert_eq!(Channel::new(&host).next_call(), Err(Broken::NothingCame));
-    host.script.borrow_mut().extend([reply(1), call(1), reply(9)]);
-    let unexpected = |op, id| Err(Broken::Unexpected { op: op as u16, id });
-    assert_eq!(Channel::new(&host).next_call(), unexpected(CompletionOp::Reply, 1));
-    let later = Host { script: RefCell::new(vec![call(1)].into()), ..Host::default() };
-    assert_eq!(Channel::new(&later).call(0, &[], &[]), unexpected(CompletionOp::Call, 1));
-    let stray = Host { script: RefCell::new(vec![reply(9)].into()), ..Host::default() };
-    assert_eq!(Channel::new(&stray).call(0, &[], &[]), unexpected(CompletionOp::Reply, 9));
+    host.give(Completion { op: 9, ..call(1) });
+    assert_eq!(Channel::new(&host).next().unwrap_err(), Broken::Unexpected { op: 9, id: 1 });
+    host.completion_tail.set(1000);
+    assert!(matches!(Channel::new(&host).next(), Err(Broken::OutOfStep(_))));
 }
 
 #[test]

@@ -3,11 +3,10 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-use cellule_abi::doorbell::Doorbell;
 use cellule_abi::page::Boot;
 
-use super::page::{Page, native};
-use crate::channel::Port;
+use super::page::native;
+use super::port;
 use crate::exclusive::Exclusive;
 use crate::heap::Heap;
 
@@ -26,7 +25,7 @@ pub(super) fn start(boot: &Boot) {
         // SAFETY: the host mapped this range readable and writable for the
         // guest's allocator, for as long as the guest runs, once `extend` was
         // called for what is not there yet; `boot.heap` is used only here.
-        start.map(|start| unsafe { heap.give(start, len, there, || Page.ring(Doorbell::Extend)) })
+        start.map(|start| unsafe { heap.give(start, len, there, port::extend) })
     });
 }
 

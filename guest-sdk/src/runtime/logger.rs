@@ -3,7 +3,7 @@
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::{CHANNEL, unbroken};
-use crate::message::Message;
+use crate::text::Message;
 
 /// The longest message; the rest is cut off.
 const MESSAGE_BYTES: usize = 1024;

@@ -2,29 +2,39 @@
 //!
 //! * `entry`: the first instructions, the note, and the tables of functions.
 //! * `page`: the only code that touches the shared page and rings.
+//! * `port`: what the kernel asks for; `block` and `upcall`, its way in from the host.
 //! * `allocator`, `panic`, `logger`: what Rust asks a program for.
 //! * `linkage`: what the compiler asks a program for.
 
 mod allocator;
+mod block;
 mod entry;
 mod linkage;
 mod logger;
 mod page;
 mod panic;
+pub(crate) mod port;
+mod upcall;
 
+use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 
+use cellule_abi::doorbell::Doorbell;
 use cellule_abi::page::{AbortCode, MAGIC, RING_ENTRIES};
 use cellule_abi::record::{Completion, ReturnStatus};
 use cellule_abi::{ABI_VERSION, Args, HostError, Schema};
 use serde::de::DeserializeOwned;
 
-use self::page::Page;
-use crate::channel::{Broken, Channel};
+use self::page::{Page, native};
+use crate::channel::{Broken, Channel, Taken};
 use crate::decode::take;
 use crate::exclusive::Exclusive;
 use crate::function::Call;
+use crate::kernel::{Core, Info, Section, Stack, begin_at};
 use crate::symbol::Symbol;
+use crate::task::{CALL_PRIORITY, Priority};
 
 /// The rings. User code (`Serialize`, `Deserialize`, `Display`) runs outside of
 /// the lock, so that it may log and call the host.
@@ -38,18 +48,51 @@ fn main() -> ! {
     }
     allocator::start(&boot);
     logger::start();
+    let mut section = Section::within_mask();
+    port::start(&boot, &mut section);
+    let first = Stack::first(
+        ptr::with_exposed_provenance_mut(native(boot.stack.gva)),
+        native(boot.stack.len_bytes),
+    );
+    section.adopt(CALL_PRIORITY, Arc::new(Info::new(String::from("call"))), first);
+    section.look();
+    drop(section);
+    port::unmask();
+    serve_calls()
+}
+
+/// Serves calls for ever: the task that the program began with.
+extern "C" fn serve_calls() -> ! {
     loop {
-        serve(unbroken(CHANNEL.with(Channel::next_call)));
+        serve(next_call());
+    }
+}
+
+/// Waits for the host's next call, while others run.
+fn next_call() -> Completion {
+    loop {
+        let mut section = Section::enter();
+        if let Some(call) = section.call.take() {
+            section.served = Some(call.id);
+            return call;
+        }
+        section.server_waits = true;
+        section.block();
+        section.reschedule();
     }
 }
 
 /// Serves one call. The answer is its only exit.
 fn serve(call: Completion) {
     let mut answer = |status, head: &[u8], tail: &[u8]| {
+        let mut section = Section::enter();
+        section.served = None;
         unbroken(CHANNEL.with(|channel| channel.answer(call.id, status, head, tail)));
+        port::ring(Doorbell::Wait);
+        section.look();
+        section.reschedule();
     };
-    let export = usize::try_from(call.function).ok().and_then(|n| entry::exports().get(n));
-    match export.and_then(Symbol::entry) {
+    match export(&call).and_then(Symbol::entry) {
         // SAFETY: `call` is the call that we serve; its `Call` ends here, right
         // after the answer.
         Some(entry) => entry(&mut Call::new(unsafe { page::payload(&call) }, &mut answer)),
@@ -57,12 +100,48 @@ fn serve(call: Completion) {
     }
 }
 
-/// Calls the host function `import`: one exit.
+/// The function that the host calls.
+fn export(call: &Completion) -> Option<&'static Symbol> {
+    entry::exports().get(usize::try_from(call.function).ok()?)
+}
+
+/// The priority at which a call is to be served.
+fn priority_of(call: &Completion) -> Priority {
+    let own = export(call).and_then(Symbol::priority);
+    own.and_then(|number| Priority::new(number).ok()).unwrap_or(CALL_PRIORITY)
+}
+
+/// Makes another task serve calls in place of one that has ended, and answers
+/// the call that it was serving.
+pub(crate) fn replace_server(core: &mut Core, first: Stack) {
+    if let Some(id) = core.served.take() {
+        let ended = CHANNEL.with(|channel| channel.answer(id, ReturnStatus::TaskEnded, &[], &[]));
+        unbroken(ended);
+    }
+    // SAFETY: the stack that the program began on, aligned to 16, belongs to
+    // nobody any more; what still runs on it, deeper down, never returns.
+    let pointer = unsafe { begin_at(first.top(), serve_calls_anew) };
+    core.serve_on(CALL_PRIORITY, first, pointer);
+}
+
+extern "C" fn serve_calls_anew() -> ! {
+    // The answer for the task before, if there is one, goes out here.
+    let mut section = Section::inherited();
+    section.reap();
+    port::ring(Doorbell::Submit);
+    section.look();
+    section.reschedule();
+    serve_calls()
+}
+
+/// Calls the host function `import`: one exit. The other tasks run while the
+/// host has not answered.
 ///
 /// # Errors
 ///
 /// The host's code, or [`HostError::BadValue`] if the arguments could not be
-/// encoded or the reply is not a `T`.
+/// encoded or the reply is not a `T`. [`HostError::Unavailable`] where a task
+/// may not wait: in a timer's function, or a critical section.
 pub fn call_host<A, T>(import: &'static Symbol, args: &A) -> Result<T, HostError>
 where
     A: Args,
@@ -71,10 +150,36 @@ where
     let function = import.index_in(entry::imports()).ok_or(HostError::UnknownFunction)?;
     let mut head = Vec::new();
     let tail = args.encode(&mut head).map_err(|_| HostError::BadValue)?;
-    let reply = unbroken(CHANNEL.with(|channel| channel.call(function, &head, tail)));
-    let result = read_reply(&reply);
-    CHANNEL.with(Channel::end_reply);
+    let reply = await_reply(function, &head, tail).ok_or(HostError::Unavailable)?;
+    let result = read_reply(&reply.completion);
+    CHANNEL.with(|channel| channel.end_reply(reply));
     result
+}
+
+/// Makes a host call and waits for its reply; `None` if the context may not wait.
+fn await_reply(function: u32, head: &[u8], tail: &[u8]) -> Option<Taken> {
+    let mut section = Section::enter();
+    if !section.can_wait() {
+        return None;
+    }
+    let task = section.current();
+    let id = unbroken(CHANNEL.with(|channel| channel.call(function, task.number(), head, tail)));
+    section.begin_host_call(task, id, function);
+    // With nobody else to run, the host need not come back before it has the reply.
+    let others = section.has_ready();
+    match others {
+        true => port::ring(Doorbell::Submit),
+        false => port::idle(&mut section),
+    }
+    section.look();
+    loop {
+        if let Some(reply) = section.end_host_call(task) {
+            section.reschedule();
+            return Some(reply);
+        }
+        section.block();
+        section.run();
+    }
 }
 
 fn read_reply<T: Schema + DeserializeOwned>(reply: &Completion) -> Result<T, HostError> {
@@ -98,11 +203,11 @@ fn unbroken<T>(result: Result<T, Broken>) -> T {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($name:expr, $signature:expr, $entry:expr) => {
+    ($name:expr, $signature:expr, $entry:expr, $priority:expr) => {
         #[used]
         #[unsafe(link_section = "cellule_exports")]
         static EXPORT: $crate::__private::Symbol =
-            $crate::__symbol!(export, $name, $signature, $entry);
+            $crate::__symbol!(export, $name, $signature, $entry, $priority);
     };
 }
 

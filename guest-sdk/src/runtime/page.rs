@@ -1,18 +1,18 @@
 //! The shared page and the doorbell: the only code that touches either.
 //!
-//! The host writes the page and the payloads while the guest waits in
-//! [`Page::ring`], and so far never else. Indices are atomic all the same,
-//! Acquire when read and Release when written, and records are volatile: later
-//! hosts will complete calls while the guest runs.
+//! The host writes the page and the payloads while the guest has stopped: in
+//! [`Page::ring`], or anywhere if it was interrupted. Indices are atomic,
+//! Acquire when read and Release when written, and records are volatile.
 
 use core::arch::asm;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use cellule_abi::doorbell::{DOORBELL_PORT, Doorbell};
 use cellule_abi::page::{
-    ABORT_OFFSET, Abort, BOOT_OFFSET, Boot, COMPLETION_HEAD_OFFSET, COMPLETION_TAIL_OFFSET,
-    REQUEST_HEAD_OFFSET, REQUEST_TAIL_OFFSET, completion_offset, request_offset,
+    ABORT_OFFSET, Abort, BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET, COMPLETION_HEAD_OFFSET,
+    COMPLETION_TAIL_OFFSET, REQUEST_HEAD_OFFSET, REQUEST_TAIL_OFFSET, TASKS_GVA_OFFSET,
+    VIRTUAL_NOW_OFFSET, WALL_OFFSET_OFFSET, completion_offset, request_offset,
 };
 use cellule_abi::record::{Completion, Request};
 
@@ -50,6 +50,33 @@ impl Page {
         loop {
             self.ring(Doorbell::Abort);
         }
+    }
+
+    /// Publishes where the task block is.
+    pub(super) fn publish_tasks(&self, gva: u64) {
+        self.word(TASKS_GVA_OFFSET).store(gva, Ordering::Release);
+    }
+
+    /// What to add to monotonic time for wall time, modulo 2^64.
+    pub(super) fn wall_offset(&self) -> u64 {
+        self.word(WALL_OFFSET_OFFSET).load(Ordering::Acquire)
+    }
+
+    /// How far virtual time may go.
+    pub(super) fn clock_limit(&self) -> u64 {
+        self.word(CLOCK_LIMIT_OFFSET).load(Ordering::Acquire)
+    }
+
+    /// Publishes virtual time.
+    pub(super) fn set_virtual_now(&self, now_ns: u64) {
+        self.word(VIRTUAL_NOW_OFFSET).store(now_ns, Ordering::Release);
+    }
+
+    fn word(&self, offset: usize) -> &'static AtomicU64 {
+        // SAFETY: the four offsets passed are those of aligned 64-bit words
+        // within the page, which is mapped for ever (`find`); this guest
+        // accesses them, after its start, only here, atomically.
+        unsafe { AtomicU64::from_ptr(at(offset)) }
     }
 
     fn index(&self, offset: usize) -> &'static AtomicU32 {

@@ -4,16 +4,26 @@ use core::fmt;
 use core::panic::PanicInfo;
 
 use cellule_abi::page::{ABORT_MESSAGE_BYTES, Abort, AbortCode};
+use cellule_rtos::End;
 
 use super::page::Page;
+use super::port;
 use crate::exclusive::Exclusive;
-use crate::message::{Message, refused_allocation};
+use crate::kernel::Section;
+use crate::text::{Message, refused_allocation};
 
 /// The last words. In use for ever once the guest gives up.
 static MESSAGE: Exclusive<Message<ABORT_MESSAGE_BYTES>> = Exclusive::new(Message::new());
 
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
+    if port::tasks_fail_alone() && !port::is_masked() {
+        let section = Section::enter();
+        let name = section.name();
+        drop(section);
+        log::error!(target: "cellule", "task {name} panicked and has ended: {info}");
+        Section::enter().end_current(End::Failed);
+    }
     MESSAGE.try_with(|message| {
         if let Some(size) = refused_allocation(message.set(format_args!("{}", info.message()))) {
             // The location is the standard library's: it tells nothing.

@@ -1,5 +1,7 @@
 //! The runtime's stand-in outside a guest, where there is no host to call.
 
+pub(crate) mod port;
+
 use cellule_abi::{Args, HostError, Schema};
 use serde::de::DeserializeOwned;
 
@@ -22,8 +24,9 @@ where
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($name:expr, $signature:expr, $entry:expr) => {
-        const _: $crate::__private::Symbol = $crate::__symbol!(export, $name, $signature, $entry);
+    ($name:expr, $signature:expr, $entry:expr, $priority:expr) => {
+        const _: $crate::__private::Symbol =
+            $crate::__symbol!(export, $name, $signature, $entry, $priority);
     };
 }
 

@@ -1,0 +1,182 @@
+//! Where the host makes the guest go on: upcalls and faults of tasks.
+
+use core::arch::naked_asm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use cellule_abi::tasks::TraceEvent;
+use cellule_rtos::End;
+
+use super::block::BLOCK;
+use crate::kernel::Section;
+use crate::trace;
+
+/// The state components that the host switched on: what `xsave` must save. Zero
+/// if there is only `fxsave`.
+pub(super) static VECTOR_STATE: AtomicU64 = AtomicU64::new(0);
+
+/// The components whose places in the standard format (Intel SDM volume 1,
+/// 13.4.2) end below [`SAVE_BYTES`]: x87 to PKRU, the last 8 bytes at 2688.
+pub(super) const KNOWN_STATE: u64 = 0x2ff;
+const SAVE_BYTES: usize = 2752;
+const _: () = assert!(SAVE_BYTES % 64 == 0 && SAVE_BYTES >= 2688 + 8);
+
+/// MXCSR as a program starts with it.
+static MXCSR: u32 = 0x1f80;
+
+/// The upcall entry. The host has masked upcalls, skipped the red zone and left
+/// the interrupted instruction's address at RSP; every other register is the
+/// interrupted code's.
+///
+/// Everything is saved on the stack of the interrupted task, and so the kernel
+/// may leave for another task from here as from any call. Upcalls are unmasked
+/// when all is restored but the flags: one that arrives in the last three
+/// instructions finds 16 bytes of this one on the stack. `mov` to the mask
+/// changes no flags; what `cmp` changes, `popfq` restores.
+///
+/// # Safety
+///
+/// For the host alone.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn upcall_entry() -> ! {
+    naked_asm!(
+        "pushfq",
+        "2:",
+        "cld",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rbx",
+        "push rbp",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rbp, rsp",
+        "sub rsp, {save_bytes}",
+        "and rsp, -64",
+        "mov eax, [rip + {vector_state}]",
+        "test eax, eax",
+        "jz 3f",
+        // XRSTOR wants the rest of the header to be zero: SDM volume 1, 13.7.
+        "xor edx, edx",
+        "mov [rsp + 512], rdx",
+        "mov [rsp + 520], rdx",
+        "mov [rsp + 528], rdx",
+        "mov [rsp + 536], rdx",
+        "mov [rsp + 544], rdx",
+        "mov [rsp + 552], rdx",
+        "mov [rsp + 560], rdx",
+        "mov [rsp + 568], rdx",
+        "xsave64 [rsp]",
+        "jmp 4f",
+        "3:",
+        "fxsave64 [rsp]",
+        "4:",
+        "fninit",
+        "ldmxcsr [rip + {mxcsr}]",
+        "call {upcall}",
+        "mov eax, [rip + {vector_state}]",
+        "test eax, eax",
+        "jz 5f",
+        "xor edx, edx",
+        "xrstor64 [rsp]",
+        "jmp 6f",
+        "5:",
+        "fxrstor64 [rsp]",
+        "6:",
+        "mov rsp, rbp",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rbp",
+        "pop rbx",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "mov dword ptr [rip + {block}], 0",
+        "cmp dword ptr [rip + {block} + 4], 0",
+        "jne 7f",
+        "popfq",
+        "ret {red_zone}",
+        "7:",
+        "mov dword ptr [rip + {block}], 1",
+        "jmp 2b",
+        save_bytes = const SAVE_BYTES,
+        vector_state = sym VECTOR_STATE,
+        mxcsr = sym MXCSR,
+        upcall = sym upcall,
+        block = sym BLOCK,
+        red_zone = const cellule_abi::tasks::RED_ZONE_BYTES,
+    )
+}
+
+/// Looks at what has happened, and lets the most urgent task run.
+extern "C" fn upcall() {
+    let mut section = Section::within_mask();
+    if section.watched {
+        trace::record(TraceEvent::Upcall, section.current().number(), 0);
+    }
+    section.look();
+    section.run();
+}
+
+/// Where a task's fault is handled: its own stack may be what is at fault.
+#[repr(C, align(64))]
+pub(super) struct FaultStack(UnsafeCell<[u8; 16 * 1024]>);
+
+// SAFETY: the host starts the guest on it; no Rust code refers to its bytes.
+unsafe impl Sync for FaultStack {}
+
+static FAULT_STACK: FaultStack = FaultStack(UnsafeCell::new([0; 16 * 1024]));
+
+/// The top of the fault stack.
+pub(super) fn fault_stack() -> *mut u8 {
+    FAULT_STACK.0.get().cast::<u8>().wrapping_add(size_of::<FaultStack>())
+}
+
+/// The fault entry. The host has masked upcalls and written down the fault; the
+/// registers are zero but for RSP, which is the fault stack's top.
+///
+/// # Safety
+///
+/// For the host alone.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn fault_entry() -> ! {
+    naked_asm!(
+        "cld",
+        "fninit",
+        "ldmxcsr [rip + {mxcsr}]",
+        "call {fault}",
+        "ud2",
+        mxcsr = sym MXCSR,
+        fault = sym fault,
+    )
+}
+
+/// Ends the task that faulted.
+extern "C" fn fault() -> ! {
+    let vector = BLOCK.fault_vector.load(Ordering::Relaxed);
+    let rip = BLOCK.fault_rip.load(Ordering::Relaxed);
+    let address = BLOCK.fault_address.load(Ordering::Relaxed);
+    let section = Section::after_fault();
+    let name = section.name();
+    log::error!(
+        target: "cellule",
+        "task {name}: exception {vector} at {rip:#x}, address {address:#x}: the task has ended"
+    );
+    section.end_current(End::Failed)
+}

@@ -1,0 +1,180 @@
+//! What the kernel needs of its surroundings, in an ordinary program: where
+//! guest code is tested.
+//!
+//! Tasks are real: they have stacks of their own and switch as in a guest. Time
+//! is virtual, so that a test of an hour's timeouts takes no time, and nothing
+//! preempts a task but what it does itself. There is one kernel in a process;
+//! threads take turns, each from its first use of a task or primitive to its
+//! end.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread_local;
+
+use cellule_rtos::End;
+
+use crate::kernel::{Core, Info, Section, Stack, Stacks};
+use crate::task::CALL_PRIORITY;
+
+/// The stacks of tasks: large, for unoptimised code and the messages of panics.
+/// Untouched memory costs nothing.
+const STACK_BYTES: usize = 1 << 20;
+const STACKS: usize = 1024;
+
+/// Whether a thread has the kernel.
+static OWNED: Mutex<bool> = Mutex::new(false);
+static FREED: Condvar = Condvar::new();
+
+// The owner's alone.
+static MASKED: AtomicBool = AtomicBool::new(false);
+static PENDING: AtomicBool = AtomicBool::new(false);
+static NOW_NS: AtomicU64 = AtomicU64::new(0);
+static HAS_STACKS: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static MINE: Owner = const { Owner(Cell::new(false)) };
+}
+
+/// Makes the kernel a thread's, until the thread ends.
+struct Owner(Cell<bool>);
+
+impl Owner {
+    fn take(&self) {
+        let owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owned =
+            FREED.wait_while(owned, |owned| *owned).unwrap_or_else(PoisonError::into_inner);
+        *owned = true;
+        self.0.set(true);
+        MASKED.store(true, Ordering::Relaxed);
+        let mut section = Section::within_mask();
+        // The kernel's time goes on from thread to thread.
+        NOW_NS.store(section.now(), Ordering::Relaxed);
+        // Nothing is ever run on it anew: the thread has its own.
+        let stack = Stack::first(core::ptr::null_mut(), 0);
+        section.adopt(CALL_PRIORITY, Arc::new(Info::new(String::from("main"))), stack);
+        drop(section);
+        MASKED.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if self.0.get() {
+            let mut section = Section::after_fault();
+            let tasks: alloc::vec::Vec<_> = section.tasks().map(|task| task.id).collect();
+            for task in tasks {
+                core::mem::forget(Core::end(&mut section, task, End::Killed));
+            }
+            drop(section);
+            *OWNED.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            FREED.notify_one();
+        }
+    }
+}
+
+/// Masks upcalls, of which there are none; whether they were masked.
+pub(crate) fn mask() -> bool {
+    // At a thread's end, its other values may still come here: it has the kernel.
+    let _ = MINE.try_with(|owner| {
+        if !owner.0.get() {
+            owner.take();
+        }
+    });
+    MASKED.swap(true, Ordering::Relaxed)
+}
+
+/// Unmasks upcalls, and does what was put off.
+pub(crate) fn unmask() {
+    MASKED.store(false, Ordering::Relaxed);
+    while PENDING.swap(false, Ordering::Relaxed) {
+        MASKED.store(true, Ordering::Relaxed);
+        let mut section = Section::within_mask();
+        section.look();
+        section.run();
+        drop(section);
+        MASKED.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Makes whoever unmasks upcalls look at what there is.
+pub(crate) fn set_pending() {
+    PENDING.store(true, Ordering::Relaxed);
+}
+
+/// Forgets that there is something to look at.
+pub(crate) fn clear_pending() {
+    PENDING.store(false, Ordering::Relaxed);
+}
+
+/// Virtual nanoseconds since the thread took the kernel.
+pub(crate) fn now() -> u64 {
+    NOW_NS.load(Ordering::Relaxed)
+}
+
+/// Virtual time starts in 1970.
+pub(crate) const fn wall_offset() -> u64 {
+    0
+}
+
+pub(crate) const fn is_virtual() -> bool {
+    true
+}
+
+/// Moves virtual time to the kernel's.
+pub(crate) fn set_virtual(now_ns: u64) {
+    NOW_NS.store(now_ns, Ordering::Relaxed);
+}
+
+/// Nobody is to be told.
+pub(crate) const fn announce(_: &mut Core, _: u64) {}
+
+pub(crate) const fn is_announced(_: u64) -> bool {
+    true
+}
+
+/// Goes to the next deadline.
+#[expect(clippy::panic, reason = "a deadlock of the code under test")]
+pub(crate) fn idle(core: &mut Core) {
+    match core.next_deadline() {
+        Some(next) => core.advance(next),
+        None => panic!("every task waits, and nothing can wake one"),
+    }
+    set_virtual(core.now());
+}
+
+/// There is no host.
+pub(crate) const fn take_completions(_: &mut Core) {}
+
+pub(crate) const fn set_running(_: u16) {}
+
+pub(crate) const fn set_trace_written(_: u64) {}
+
+/// Makes the stacks, once in a process.
+pub(crate) fn provide_stacks(stacks: &mut Stacks) {
+    if HAS_STACKS.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    const { assert!(STACKS > 0 && STACK_BYTES > 0) };
+    let layout = Layout::from_size_align(STACK_BYTES * STACKS, 4096);
+    let Ok(layout) = layout else { return };
+    // SAFETY: the layout's size is not zero (asserted above).
+    let memory = unsafe { alloc_zeroed(layout) };
+    if memory.is_null() {
+        handle_alloc_error(layout);
+    }
+    // SAFETY: just allocated, and never freed; aligned to a page.
+    unsafe { stacks.add(memory, STACK_BYTES, STACK_BYTES, STACKS) };
+}
+
+/// A call's task does not end here.
+pub(crate) const fn replace_server(_: &mut Core, _: Stack) {}
+
+/// Runs a task's body; a panic ends that task alone.
+pub(crate) fn run_body(body: impl FnOnce()) -> End {
+    catch_unwind(AssertUnwindSafe(body)).map_or(End::Failed, |()| End::Returned)
+}
