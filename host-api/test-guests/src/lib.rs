@@ -44,6 +44,11 @@ program! {
     costs, "CELLULE_GUEST_COSTS"
 }
 
+program! {
+    /// Tasks and the host: imports `now` and `later`.
+    together, "CELLULE_GUEST_TOGETHER"
+}
+
 /// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

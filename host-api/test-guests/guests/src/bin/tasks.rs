@@ -37,7 +37,13 @@ fn ping_pong(rounds: u32) -> u32 {
     static PING: Semaphore = Semaphore::new(0, 1);
     static PONG: Semaphore = Semaphore::new(0, 1);
     let other = task::spawn(move || {
-        (0..rounds).filter(|_| PING.take(Timeout::Forever).and(PONG.give().map_err(|_| WaitError::Cancelled)).is_ok()).count()
+        (0..rounds)
+            .filter(|_| {
+                PING.take(Timeout::Forever)
+                    .and(PONG.give().map_err(|_| WaitError::Cancelled))
+                    .is_ok()
+            })
+            .count()
     });
     let other = other.unwrap();
     for _ in 0..rounds {
@@ -120,7 +126,12 @@ fn spawn_until_refused(stack_bytes: u64) -> (u32, String) {
     }
     let all_killed = tasks.into_iter().all(|task| task.join() == Err(task::JoinError::Killed));
     assert!(all_killed);
-    assert!(matches!(refused, SpawnError::NoStack { .. } | SpawnError::StackTooSmall { .. } | SpawnError::StackTooLarge { .. }));
+    assert!(matches!(
+        refused,
+        SpawnError::NoStack { .. }
+            | SpawnError::StackTooSmall { .. }
+            | SpawnError::StackTooLarge { .. }
+    ));
     (count, refused.to_string())
 }
 
