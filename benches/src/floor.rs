@@ -4,6 +4,8 @@
 //! pages that Cellule's guests have. The KVM side is kvm-ioctls alone.
 //!
 //! * [`Doorbell::ring`] is one `KVM_RUN`. No register is read or written.
+//! * [`Spinner::lateness`] is one `KVM_RUN` of a guest that spins, ended by the
+//!   timer signal that Cellule's runs are ended by.
 //! * [`Floor::create_run_close`] is `KVM_CREATE_VM`, one
 //!   `KVM_SET_USER_MEMORY_REGION`, `KVM_CREATE_VCPU`, one `KVM_RUN`, and closing
 //!   both descriptors. (kvm-ioctls adds what it cannot do without:
@@ -16,16 +18,20 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use cellule_hv::conformance::{SUPERVISOR, TEXT};
 use cellule_hv::space::{PAGE_BYTES, SpaceError};
 use cellule_hv::x86::{CONTROL_GPA, Control, TASK, USER_CODE, USER_DATA};
 use cellule_hv::{AddressSpace, Backing, Gva, Mapping, Protection};
+use cellule_kick::{Alarm, Target};
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
-/// `out 1, al`, and a jump back to it.
-const CODE: [u8; 4] = [0xe6, DOORBELL, 0xeb, 0xfc];
+/// `out 1, al`, and a jump back to it; then a jump to itself.
+const CODE: [u8; 6] = [0xe6, DOORBELL, 0xeb, 0xfc, 0xeb, 0xfe];
+/// Where the jump to itself is.
+const SPIN_OFFSET: u64 = 4;
 const DOORBELL: u8 = 1;
 
 /// The floor could not be measured.
@@ -59,6 +65,7 @@ pub struct Floor {
 #[derive(Debug)]
 pub struct Doorbell<'a> {
     vcpu: VcpuFd,
+    target: Target,
     _vm: VmFd,
     /// The floor's pages stay mapped for as long as the VM.
     _pages: PhantomData<&'a Floor>,
@@ -113,7 +120,21 @@ impl Floor {
         sync.sregs = self.sregs;
         vcpu.set_sync_dirty_reg(SyncReg::Register);
         vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
-        Ok(Doorbell { vcpu, _vm: vm, _pages: PhantomData })
+        let target = Target::new().map_err(|error| FloorError::Exit(error.to_string()))?;
+        Ok(Doorbell { vcpu, target, _vm: vm, _pages: PhantomData })
+    }
+
+    /// Creates a VM whose guest spins.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if KVM refuses a step.
+    pub fn spinner(&self) -> Result<Spinner<'_>, FloorError> {
+        let mut doorbell = self.create()?;
+        let spin = kvm_regs { rip: TEXT + SPIN_OFFSET, ..self.regs };
+        doorbell.vcpu.sync_regs_mut().regs = spin;
+        doorbell.vcpu.set_sync_dirty_reg(SyncReg::Register);
+        Ok(Spinner(doorbell))
     }
 
     /// Creates a VM, lets it ring once, and closes it.
@@ -123,6 +144,48 @@ impl Floor {
     /// [`FloorError`] if KVM refuses a step or the guest stops otherwise.
     pub fn create_run_close(&self) -> Result<(), FloorError> {
         self.create()?.ring()
+    }
+}
+
+/// A live VM whose guest spins for ever.
+#[derive(Debug)]
+pub struct Spinner<'a>(Doorbell<'a>);
+
+impl Spinner<'_> {
+    /// Runs the guest until `alarm` stops it, and returns how late that was: from
+    /// the time for which the alarm was set to the return of `KVM_RUN`.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if KVM fails or the guest stops otherwise.
+    pub fn lateness(&mut self, after: Duration) -> Result<Duration, FloorError> {
+        let flag = &raw mut self.0.vcpu.get_kvm_run().immediate_exit;
+        let due = Instant::now() + after;
+        let refused_alarm = |error| FloorError::Exit(format!("{error}"));
+        let _alarm = Alarm::at(due).map_err(refused_alarm)?;
+        let target = &self.0.target;
+        loop {
+            // SAFETY: the run page stays mapped as long as the vCPU, which
+            // outlives the guard; the guard is dropped below.
+            let running = unsafe { target.enter(flag) };
+            let stopped = running.is_none() || stopped(self.0.vcpu.run())?;
+            let late = Instant::now().checked_duration_since(due);
+            drop(running);
+            self.0.vcpu.set_kvm_immediate_exit(0);
+            if let (true, Some(late)) = (stopped, late) {
+                return Ok(late);
+            }
+        }
+    }
+}
+
+/// Whether a run was stopped by a signal.
+fn stopped(outcome: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<bool, FloorError> {
+    match outcome {
+        Ok(VcpuExit::Intr) => Ok(true),
+        Err(error) if error.errno() == libc::EINTR => Ok(true),
+        Ok(exit) => Err(FloorError::Exit(format!("{exit:x?}"))),
+        Err(error) => Err(refused("run the vCPU")(error)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`floor`]: the bare hypervisor.
 //! * [`subject`]: the sandboxes that are compared with it.
 //! * [`sample`]: contestants that take turns, medians and 99th percentiles.
+//! * [`peers`]: tasks and messages of threads and of an embedded executor.
 //! * [`memory`]: resident bytes of idle sandboxes.
 //!
 //! `cargo run --release -p cellule-benches` prints the table with the budgets;
@@ -10,5 +11,6 @@
 
 pub mod floor;
 pub mod memory;
+pub mod peers;
 pub mod sample;
 pub mod subject;

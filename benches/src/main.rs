@@ -3,6 +3,7 @@
 //! `cargo run --release -p cellule-benches [-- --quick]`
 
 mod table;
+mod tasks;
 
 use cellule::{Sandbox, Stats};
 use cellule_benches::floor::Floor;
@@ -20,6 +21,9 @@ struct Plan {
     creations: Effort,
     copies: Effort,
     sandboxes: u32,
+    /// Samples of each service of the guest's kernel, and wake-ups by its timers.
+    services: u32,
+    wakes: u32,
 }
 
 /// Some 20 seconds.
@@ -28,6 +32,8 @@ const FULL: Plan = Plan {
     creations: Effort { rounds: 300, block: 4 },
     copies: Effort { rounds: 200, block: 5 },
     sandboxes: 200,
+    services: 20_000,
+    wakes: 1000,
 };
 
 /// Under three seconds: that everything runs, not how fast.
@@ -36,6 +42,8 @@ const QUICK: Plan = Plan {
     creations: Effort { rounds: 15, block: 2 },
     copies: Effort { rounds: 15, block: 2 },
     sandboxes: 20,
+    services: 200,
+    wakes: 20,
 };
 
 fn main() -> Result<(), Failure> {
@@ -55,7 +63,7 @@ fn main() -> Result<(), Failure> {
     copies(&plan, &mut table)?;
     resident(&plan, &mut table)?;
     print!("{table}");
-    Ok(())
+    tasks::report(plan.services, plan.wakes, &floor)
 }
 
 /// Calls on a live sandbox, against one doorbell round trip.

@@ -56,6 +56,15 @@ pub fn hosted() -> Result<Sandbox, Failure> {
     Ok(builder.policy(Policy::deny_all().allow("double")).build()?)
 }
 
+/// A sandbox of the guest that measures its own kernel.
+///
+/// # Errors
+///
+/// The image's and the sandbox's own.
+pub fn costs() -> Result<Sandbox, Failure> {
+    Ok(Sandbox::builder(&Image::from_bytes(cellule_test_guests::costs())?).build()?)
+}
+
 /// Builds a sandbox, makes its first call, and drops it. Returns what it counted.
 ///
 /// # Errors

@@ -28,6 +28,29 @@ fn switches_and_hand_overs_cost_no_exit() {
 }
 
 #[test]
+fn no_service_of_the_kernel_leaves_the_guest() {
+    on_every_backend(cellule_test_guests::costs(), |make| {
+        let mut sandbox = make();
+        for service in [
+            "two_switches",
+            "give_and_take",
+            "lock_and_unlock",
+            "send_and_receive",
+            "hand_over",
+            "message_round_trip",
+        ] {
+            // The first calls make the stacks and the heap be there.
+            let few: Vec<u32> = sandbox.call(service, (300_u32,)).unwrap();
+            let more: Vec<u32> = sandbox.call(service, (300_u32,)).unwrap();
+            let before = sandbox.stats().exits;
+            let measured: Vec<u32> = sandbox.call(service, (300_u32,)).unwrap();
+            assert_eq!((few.len(), more.len(), measured.len()), (300, 300, 300));
+            assert_eq!(sandbox.stats().exits - before, 1, "{service}: the return and no other");
+        }
+    });
+}
+
+#[test]
 fn a_timer_interrupts_a_guest_that_spins() {
     on_every_backend(cellule_test_guests::tasks(), |make| {
         let mut sandbox = make();

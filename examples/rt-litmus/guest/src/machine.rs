@@ -6,7 +6,9 @@
 
 use cellule_guest::alloc::sync::Arc;
 use cellule_guest::prelude::*;
-use cellule_guest::sync::{EventFlags, FlagsError, HeapQueue, LockError, Mutex, Semaphore, Timeout, WaitError};
+use cellule_guest::sync::{
+    EventFlags, FlagsError, HeapQueue, LockError, Mutex, Semaphore, Timeout, WaitError,
+};
 use cellule_guest::task::{self, Builder, End, JoinError, Priority, Task};
 use cellule_guest::time::{self, Duration, Instant};
 use cellule_litmus::{Action, Answer, Item, Kind, Mode, Operation, Script, Trace};

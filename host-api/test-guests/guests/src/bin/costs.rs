@@ -3,12 +3,14 @@
 #![no_std]
 #![no_main]
 
-use core::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
+use core::arch::x86_64::{_mm_lfence, _rdtsc};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use cellule_guest::message::Port;
 use cellule_guest::prelude::*;
-use cellule_guest::sync::{Mutex, Semaphore, Timeout};
+use cellule_guest::sync::{Mutex, Queue, Semaphore, Timeout};
 use cellule_guest::task::{self, Builder, Priority};
+use cellule_guest::time::{self, Duration};
 
 /// Repetitions within one sample.
 const BATCH: u64 = 16;
@@ -104,9 +106,61 @@ fn hand_over(samples: u32) -> Vec<u32> {
     cycles
 }
 
-/// Keeps the linker from dropping what a guest may want to know.
+/// Sends and receives an item of 16 bytes, which nobody waits for.
 #[guest_function]
-fn processor() -> u32 {
-    // SAFETY: every x86-64 processor has it.
-    __cpuid(1).eax
+fn send_and_receive(samples: u32) -> Vec<u32> {
+    static ITEMS: Queue<(u64, u64), 8> = Queue::new();
+    sample(samples, || {
+        let _ = ITEMS.send((1, 2), Timeout::Forever);
+        let _ = core::hint::black_box(ITEMS.receive(Timeout::Forever));
+    })
+}
+
+/// Sends a message to another task, which receives it and replies.
+#[guest_function]
+fn message_round_trip(samples: u32) -> Vec<u32> {
+    static PORT: Port<u64, u64> = Port::new();
+    STOP.store(false, Ordering::Relaxed);
+    let server = Builder::new().priority(priority(20)).spawn(|| {
+        while !STOP.load(Ordering::Relaxed) {
+            if let Ok((message, reply)) = PORT.receive(Timeout::Forever) {
+                let _ = reply.reply(message + 1);
+            }
+        }
+    });
+    let cycles = sample(samples, || {
+        let _ = core::hint::black_box(PORT.send(1, Timeout::Forever));
+    });
+    STOP.store(true, Ordering::Relaxed);
+    let _ = PORT.send(1, Timeout::Forever);
+    server.unwrap().join().unwrap();
+    cycles
+}
+
+/// The time-stamp counter.
+#[guest_function]
+fn counter_now() -> u64 {
+    counter()
+}
+
+/// How long after its time a more urgent task runs, in nanoseconds, while this
+/// one spins.
+#[guest_function]
+fn lateness_while_busy(samples: u32, sleep_ns: u64) -> Vec<u32> {
+    let urgent = Builder::new().priority(priority(20)).spawn(move || {
+        let mut late = Vec::with_capacity(samples as usize);
+        for _ in 0..samples {
+            let due = time::now() + Duration::from_nanos(sleep_ns);
+            if time::sleep_until(due).is_ok() {
+                late.push(time::now().saturating_since(due).as_nanos() as u32);
+            }
+        }
+        STOP.store(true, Ordering::Relaxed);
+        late
+    });
+    while !STOP.load(Ordering::Relaxed) {
+        core::hint::spin_loop();
+    }
+    STOP.store(false, Ordering::Relaxed);
+    urgent.unwrap().join().unwrap()
 }

@@ -1,0 +1,5 @@
+//! Compiles the guest.
+
+fn main() {
+    cellule_build::guest("guest");
+}
