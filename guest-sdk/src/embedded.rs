@@ -7,7 +7,8 @@
 //!   do, as what is written can be read at once.
 //! * [`WaitError`] has an `embedded_io::ErrorKind`.
 //!
-//! [`critical`](crate::critical) and [`embassy`](crate::embassy) are the others.
+//! [`critical`](crate::critical) sections are always there, and Embassy has a
+//! feature of its own.
 
 use cellule_rtos::Instant;
 use embedded_hal::delay::DelayNs;

@@ -36,15 +36,32 @@ use core::future::{Future, IntoFuture};
 use core::pin::{Pin, pin};
 use core::ptr;
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
-use core::time::Duration;
 
 use cellule_rtos::{NoRoom, TaskId};
 
-use crate::kernel::{self, Job, Section};
+use crate::kernel::{Job, Section};
 use crate::sync::WaitError;
-use crate::time::Instant;
+
+mod listening;
+mod sleep;
+
+pub(crate) use listening::{Announcement, Listening};
+pub use sleep::{sleep, sleep_until};
 
 /// Runs a future to its end on the calling task, which waits while it waits.
+///
+/// ```
+/// use cellule_guest::future::block_on;
+/// use cellule_guest::sync::Semaphore;
+/// use cellule_guest::task;
+///
+/// static GO: Semaphore = Semaphore::binary();
+///
+/// let other = task::spawn(|| block_on(GO.take_async()))?;
+/// GO.give()?;
+/// assert_eq!(other.join()?, Ok(()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -177,22 +194,36 @@ impl<O: Operation> Waiting<O> {
     }
 
     /// Takes a place, or goes back to the one it has.
-    fn stand(&mut self, section: &mut Section, waker: Waker) -> Result<Option<Job>, NoRoom> {
+    fn stand(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
         if section.id_at(self.place.number()) == self.place && self.place != TaskId::NONE {
             self.operation.enlist_again(section, self.place);
         } else {
             section.reserve(1)?;
             self.place = self.operation.enlist(section)?;
         }
-        let poller = section.current();
-        section.thread(self.place).poller = poller.to_bits();
-        Ok(section.set_job(self.place, Job::Wake(waker)))
+        Ok(self.place)
+    }
+}
+
+impl Section {
+    /// Leaves, once it has noted who polls the future with this place or timer,
+    /// and what wakes it. Without a place, it is to ask again and again.
+    pub(crate) fn pend(mut self, place: Result<TaskId, NoRoom>, waker: Waker) {
+        let Ok(place) = place else {
+            drop(self);
+            return waker.wake();
+        };
+        let poller = self.current();
+        self.thread(place).poller = poller.to_bits();
+        let before = self.set_job(place, Job::Wake(waker));
+        self.reschedule();
+        drop(before);
     }
 }
 
 /// Gives a place up: its job, to be dropped outside of the section, and whether
 /// it had been notified.
-fn give_up(section: &mut Section, place: TaskId) -> (Option<Job>, bool) {
+pub(crate) fn give_up(section: &mut Section, place: TaskId) -> (Option<Job>, bool) {
     if place == TaskId::NONE || section.id_at(place.number()) != place {
         return (None, false);
     }
@@ -215,12 +246,8 @@ impl<O: Operation> Future for Waiting<O> {
             section = Section::enter();
             done = this.attempt(&mut section);
             if done.is_none() {
-                let before = this.stand(&mut section, waker);
-                drop(section);
-                if before.is_err() {
-                    // Without a place in line, it asks again and again.
-                    context.waker().wake_by_ref();
-                }
+                let place = this.stand(&mut section);
+                section.pend(place, waker);
                 return Poll::Pending;
             }
         }
@@ -242,67 +269,6 @@ impl<O: Operation> Drop for Waiting<O> {
         }
         section.reschedule();
         drop(job);
-    }
-}
-
-/// Is ready after `duration`.
-///
-/// # Blocking
-///
-/// As a future; dropped, its timer is gone.
-pub async fn sleep(duration: Duration) {
-    sleep_until(kernel::now() + duration).await;
-}
-
-/// Is ready at `instant`; at once if that has passed.
-///
-/// # Blocking
-///
-/// As a future; dropped, its timer is gone.
-pub async fn sleep_until(instant: Instant) {
-    Sleep { until: instant, timer: TaskId::NONE }.await;
-}
-
-struct Sleep {
-    until: Instant,
-    timer: TaskId,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.until <= kernel::now() {
-            return Poll::Ready(());
-        }
-        let waker = context.waker().clone();
-        let mut section = Section::enter();
-        if self.timer == TaskId::NONE {
-            let Ok(timer) = section.reserve(1).and_then(|()| section.create_timer()) else {
-                drop(section);
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            };
-            self.timer = timer;
-            section.start_timer(timer, self.until.as_nanos(), 0);
-        }
-        let before = section.set_job(self.timer, Job::Wake(waker));
-        // The host may have to be told of the deadline.
-        section.reschedule();
-        drop(before);
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if self.timer != TaskId::NONE {
-            let mut section = Section::enter();
-            section.remove_timer(self.timer);
-            let job = section.thread(self.timer).job.take();
-            drop(section);
-            drop(job);
-        }
     }
 }
 

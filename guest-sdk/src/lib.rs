@@ -83,7 +83,7 @@ pub mod timer;
 // What a guest uses of these and a program on the host does not is no mistake.
 #[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
 mod channel;
-#[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
+#[cfg_attr(not(cellule_guest), allow(dead_code, unused_imports, reason = "used in guests"))]
 mod kernel;
 #[cfg_attr(not(cellule_guest), allow(dead_code, reason = "used in guests"))]
 mod outbox;

@@ -24,13 +24,18 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::ManuallyDrop;
 
 use cellule_rtos as rtos;
-use cellule_rtos::{Outcome, Patience, Receive, Send as Sent, Ticket};
+use cellule_rtos::{NoRoom, Outcome, Patience, Receive, Send as Sent, TaskId, Ticket};
 
+use crate::future::{Operation, Waiting};
 use crate::kernel::{Section, SectionCell};
-use crate::sync::{Timeout, WaitError};
+use crate::sync::{Line, Timeout, WaitError};
+
+mod asking;
+
+use asking::Asking;
 
 /// Where clients and servers meet. Any number of both, each in order of priority,
 /// and among equals of time.
@@ -41,6 +46,21 @@ pub struct Port<M, R> {
 }
 
 /// A send had no reply.
+///
+/// ```
+/// use cellule_guest::message::{Port, SendError};
+/// use cellule_guest::sync::WaitError;
+/// use cellule_guest::time::Duration;
+///
+/// static NOBODY: Port<String, u32> = Port::new();
+///
+/// match NOBODY.send("hello".to_string(), Duration::from_secs(1)) {
+///     Err(SendError::NotReceived { message, reason }) => {
+///         assert_eq!((message.as_str(), reason), ("hello", WaitError::TimedOut));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<M> {
@@ -58,11 +78,45 @@ pub enum SendError<M> {
 }
 
 /// A client no longer waits for its reply, which is here.
+///
+/// ```
+/// use cellule_guest::message::{Gone, Port};
+/// use cellule_guest::sync::Timeout;
+/// use cellule_guest::task;
+///
+/// static PORT: Port<u32, u32> = Port::new();
+///
+/// let client = task::spawn(|| PORT.send(1, Timeout::Forever))?;
+/// let (number, reply) = PORT.receive(Timeout::Forever)?;
+/// client.task().kill();
+/// assert_eq!(reply.reply(number + 1), Err(Gone(2)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Gone<R>(pub R);
 
 /// The right to reply to a client, once. Dropped, the client is told
 /// [`WaitError::PeerDied`].
+///
+/// A server need not reply before it receives the next message:
+///
+/// ```
+/// use cellule_guest::message::{Port, ReplyHandle};
+/// use cellule_guest::sync::Timeout;
+/// use cellule_guest::task;
+///
+/// static TURNS: Port<u32, &str> = Port::new();
+///
+/// let clients = [1, 2].map(|n| task::spawn(move || TURNS.send(n, Timeout::Forever)));
+/// let (_, first): (u32, ReplyHandle<&str>) = TURNS.receive(Timeout::Forever)?;
+/// let (_, second) = TURNS.receive(Timeout::Forever)?;
+/// assert!(first.is_awaited());
+/// second.reply("second")?;
+/// first.reply("first")?;
+/// let [one, two] = clients;
+/// assert_eq!((one?.join()??, two?.join()??), ("first", "second"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropped, the client has no reply"]
 #[derive(Debug)]
 pub struct ReplyHandle<R> {
@@ -70,19 +124,17 @@ pub struct ReplyHandle<R> {
     reply: PhantomData<fn(R)>,
 }
 
-// What a task has on its stack while it waits. The client's place for the reply
-// is first: who replies does not know what the message was.
+/// What a client has, in a place that the kernel knows, while it waits. The reply
+/// is first: who replies does not know what the message was.
 #[repr(C)]
 struct Client<M, R> {
-    reply: MaybeUninit<R>,
-    received: bool,
-    message: MaybeUninit<M>,
+    reply: Option<R>,
+    /// Until it is received.
+    message: Option<M>,
 }
 
-struct Server<M> {
-    message: MaybeUninit<M>,
-    ticket: MaybeUninit<Ticket>,
-}
+/// What a server that waits is given.
+type Received<M> = Option<(M, Ticket)>;
 
 impl<M, R> Port<M, R> {
     /// A port where nobody waits.
@@ -107,35 +159,58 @@ impl<M, R> Port<M, R> {
         if patience == Patience::None {
             return Err(SendError::NotReceived { message, reason: section.refusal(timeout) });
         }
-        let message = MaybeUninit::new(message);
-        let mut client: Client<M, R> =
-            Client { reply: MaybeUninit::uninit(), received: false, message };
+        let mut client = Client { reply: None, message: Some(message) };
+        let place = &raw mut client;
         match self.state.with(&mut section, |state, core| state.send(core, patience)) {
             // There is patience, so it is not busy.
-            Sent::Waits | Sent::Busy => {}
+            Sent::Waits | Sent::Busy => section.set_item(place),
             Sent::Received(server, ticket) => {
-                client.received = true;
-                // SAFETY: the only copy of a message that was just put there.
-                let message = unsafe { client.message.assume_init_read() };
-                let place = section.item::<Server<M>>(server);
-                let arrived =
-                    Server { message: MaybeUninit::new(message), ticket: MaybeUninit::new(ticket) };
-                // SAFETY: the task was just woken from `receive` of this port,
-                // where it noted its place, and has not run since.
-                unsafe { place.write(arrived) };
+                section.set_item(place);
+                Self::deliver(&mut section, server, ticket);
             }
         }
-        section.set_item(&raw mut client);
-        match section.wait() {
-            // SAFETY: granted by `ReplyHandle::reply`, which wrote it.
-            Ok(_) => Ok(unsafe { client.reply.assume_init() }),
-            Err(reason) if client.received => Err(SendError::NotAnswered(reason)),
-            Err(reason) => {
-                // SAFETY: whoever takes the message sets `received`.
-                let message = unsafe { client.message.assume_init() };
+        // When the wait is over, nobody else uses it any more.
+        match (section.wait(), client) {
+            (_, Client { reply: Some(reply), .. }) => Ok(reply),
+            (waited, Client { message: Some(message), .. }) => {
+                let reason = waited.err().unwrap_or(WaitError::Cancelled);
                 Err(SendError::NotReceived { message, reason })
             }
+            (waited, _) => Err(SendError::NotAnswered(waited.err().unwrap_or(WaitError::PeerDied))),
         }
+    }
+
+    /// Sends a message as a future, and waits for the reply.
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::message::Port;
+    /// use cellule_guest::sync::Timeout;
+    /// use cellule_guest::task;
+    ///
+    /// static ECHO: Port<String, String> = Port::new();
+    ///
+    /// let server = task::spawn(|| {
+    ///     let (text, reply) = ECHO.receive(Timeout::Forever).unwrap();
+    ///     reply.reply(text)
+    /// })?;
+    /// assert_eq!(block_on(ECHO.send_async("hello".to_string()))??, "hello");
+    /// assert!(server.join()?.is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::NotAnswered`]: with [`WaitError::PeerDied`] as for a task; with
+    /// [`WaitError::Cancelled`] if the task that polled this was killed after the
+    /// message was received, and another polls it.
+    ///
+    /// # Blocking
+    ///
+    /// Dropped before a server received the message, it has sent nothing, and drops
+    /// the message; after that, the server's reply is [`Gone`].
+    pub fn send_async(&self, message: M) -> impl Future<Output = Result<R, SendError<M>>> {
+        Asking::new(self, message)
     }
 
     /// Receives a message, and the right to reply to it.
@@ -160,29 +235,110 @@ impl<M, R> Port<M, R> {
         let patience = section.patience(timeout);
         match self.state.with(&mut section, |state, core| state.receive(core, patience)) {
             Receive::Received(ticket) => {
-                let client = section.item::<Client<M, R>>(ticket.client);
-                // SAFETY: the task waits in `send` of this port, where it noted
-                // this; nobody else uses it in this section.
-                let client = unsafe { &mut *client };
-                client.received = true;
-                // SAFETY: `send` wrote it, and it was not received before.
-                let message = unsafe { client.message.assume_init_read() };
-                Ok((message, ReplyHandle::new(ticket)))
+                let message = Self::take_message(&mut section, ticket);
+                drop(section);
+                // It was there: whoever is received is no longer in line.
+                message
+                    .map(|message| (message, ReplyHandle::new(ticket)))
+                    .ok_or(WaitError::PeerDied)
             }
             Receive::Busy => Err(section.refusal(timeout)),
-            Receive::Waits => Self::await_client(section),
+            Receive::Waits => self.await_client(section),
         }
     }
 
-    fn await_client(mut section: Section) -> Result<(M, ReplyHandle<R>), WaitError> {
-        let mut server =
-            Server::<M> { message: MaybeUninit::uninit(), ticket: MaybeUninit::uninit() };
-        section.set_item(&raw mut server);
-        section.wait()?;
-        // SAFETY: granted by `send`, which wrote both.
-        let ticket = unsafe { server.ticket.assume_init() };
-        // SAFETY: as above.
-        Ok((unsafe { server.message.assume_init() }, ReplyHandle::new(ticket)))
+    fn await_client(&self, mut section: Section) -> Result<(M, ReplyHandle<R>), WaitError> {
+        let mut received: Received<M> = None;
+        section.set_item(&raw mut received);
+        // When the wait is over, nobody else uses it any more.
+        match (section.wait_in(self), received) {
+            (_, Some((message, ticket))) => Ok((message, ReplyHandle::new(ticket))),
+            (waited, None) => Err(waited.err().unwrap_or(WaitError::PeerDied)),
+        }
+    }
+
+    /// Receives as a future. Also then, the task that polls it is the server.
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::message::Port;
+    /// use cellule_guest::sync::Timeout;
+    /// use cellule_guest::task;
+    ///
+    /// static HALVES: Port<u32, u32> = Port::new();
+    ///
+    /// let server = task::spawn(|| {
+    ///     block_on(async {
+    ///         let (number, reply) = HALVES.receive_async().await;
+    ///         reply.reply(number / 2)
+    ///     })
+    /// })?;
+    /// assert_eq!(HALVES.send(42, Timeout::Forever)?, 21);
+    /// assert_eq!(server.join()??, Ok(()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Blocking
+    ///
+    /// Dropped before it is ready, it has received nothing.
+    pub fn receive_async(&self) -> impl Future<Output = (M, ReplyHandle<R>)> {
+        Waiting::new(Receiving { port: self })
+    }
+
+    /// Takes the message of a client that was just received.
+    fn take_message(section: &mut Section, ticket: Ticket) -> Option<M> {
+        let client = section.item::<Client<M, R>>(ticket.client);
+        // SAFETY: the client waits in `send` or as an `Asking` of this port, where it
+        // noted this, and does not use it before it is told the outcome.
+        unsafe { (*client).message.take() }
+    }
+
+    /// Gives the message of a client that was just received to the server that was
+    /// just woken for that.
+    fn deliver(section: &mut Section, server: TaskId, ticket: Ticket) {
+        let message = Self::take_message(section, ticket);
+        let place = section.item::<Received<M>>(server);
+        // SAFETY: the task was just woken from `await_client` of this port, where it
+        // noted its place, which is empty, and has not run since.
+        unsafe { place.write(message.map(|message| (message, ticket))) };
+    }
+}
+
+impl<M, R> Line for Port<M, R> {
+    fn pass_on(&self, section: &mut Section) {
+        while let Some((server, ticket)) = self.state.with(section, |state, core| state.meet(core))
+        {
+            Self::deliver(section, server, ticket);
+        }
+    }
+}
+
+struct Receiving<'a, M, R> {
+    port: &'a Port<M, R>,
+}
+
+impl<M, R> Operation for Receiving<'_, M, R> {
+    type Output = (M, ReplyHandle<R>);
+
+    fn attempt(&mut self, section: &mut Section) -> Option<Self::Output> {
+        let receive = |state: &mut rtos::Rendezvous, core: &mut crate::kernel::Core| {
+            state.receive(core, Patience::None)
+        };
+        let Receive::Received(ticket) = self.port.state.with(section, receive) else { return None };
+        let message = Port::<M, R>::take_message(section, ticket)?;
+        Some((message, ReplyHandle::new(ticket)))
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        self.port.state.with(section, |state, core| core.enlist(state.servers(), 0))
+    }
+
+    fn enlist_again(&mut self, section: &mut Section, place: TaskId) {
+        self.port.state.with(section, |state, core| core.enlist_again(place, state.servers()));
+    }
+
+    fn pass_on(&mut self, section: &mut Section) {
+        self.port.pass_on(section);
     }
 }
 
@@ -208,10 +364,10 @@ impl<R> ReplyHandle<R> {
             drop(section);
             return Err(Gone(value));
         }
-        let place = section.item::<R>(ticket.client);
-        // SAFETY: the client waits in the very `send` that this ticket is of, with
-        // its `Client` as item, of which a place for an `R` is the first field.
-        unsafe { place.write(value) };
+        let place = section.item::<Option<R>>(ticket.client);
+        // SAFETY: the client waits in the very `send` or `Asking` that this ticket is
+        // of, with its `Client` as item, of which this is the first field, and `None`.
+        unsafe { place.write(Some(value)) };
         section.answer(ticket, Outcome::Granted(0));
         section.reschedule();
         Ok(())

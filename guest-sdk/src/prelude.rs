@@ -1,7 +1,10 @@
 //! What nearly every guest needs: `use cellule_guest::prelude::*;`.
 //!
 //! The attributes, the types of `alloc` that std's prelude would bring, serde's
-//! traits and derives, and the macros of [`log`].
+//! traits and derives, the macros of [`log`], and of tasks what is in the signature
+//! of nearly everything: [`spawn`], [`Timeout`] and [`Duration`]. The primitives are
+//! not here: which of them a guest is built on is worth a line of its own, and
+//! `Mutex`, `Queue` or `Timer` are names that others use too.
 //!
 //! To derive `Serialize` and `Deserialize`, either depend on `serde` too, or say
 //! where it is:
@@ -29,4 +32,6 @@ pub use alloc::{format, vec};
 pub use log::{debug, error, info, trace, warn};
 pub use serde::{Deserialize, Serialize};
 
+pub use crate::task::spawn;
+pub use crate::time::{Duration, Timeout};
 pub use crate::{HostError, Schema, guest_function, host_function};

@@ -31,7 +31,7 @@ use core::time::Duration;
 
 use cellule_rtos::JoinStep;
 
-use crate::kernel::{Core, Info, Section, SectionCell, StackError, Start, begin_at};
+use crate::kernel::{Info, Section, SectionCell, StackError, Start, begin_at};
 use crate::port;
 use crate::sync::WaitError;
 use crate::time::{Instant, Timeout};
@@ -51,6 +51,22 @@ pub const LEAST_STACK_BYTES: usize = 8 * 1024;
 pub const DEFAULT_STACK_BYTES: usize = 16 * 1024;
 
 /// What a task is to be.
+///
+/// ```
+/// use cellule_guest::task::{Builder, Priority};
+/// use cellule_guest::time::{self, Duration};
+///
+/// let start = time::now() + Duration::from_secs(1);
+/// let sampler = Builder::new()
+///     .name("sampler")
+///     .priority(Priority::new(12)?)
+///     .stack_bytes(32 * 1024)
+///     .start_at(start)
+///     .spawn(time::now)?;
+/// assert_eq!(sampler.task().name(), "sampler");
+/// assert!(sampler.join()? >= start);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is created before `spawn`"]
 pub struct Builder {
@@ -61,6 +77,13 @@ pub struct Builder {
 }
 
 /// A task could not be made.
+///
+/// ```
+/// use cellule_guest::task::{Builder, LEAST_STACK_BYTES, SpawnError};
+///
+/// let refused = Builder::new().stack_bytes(100).spawn(|| ()).unwrap_err();
+/// assert_eq!(refused, SpawnError::StackTooSmall { bytes: 100, least: LEAST_STACK_BYTES });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -93,10 +116,9 @@ impl fmt::Display for SpawnError {
             Self::StackTooSmall { bytes, least } => {
                 write!(f, "a stack of {bytes} bytes is too small: the least is {least}")
             }
-            Self::StackTooLarge { bytes, largest } => write!(
-                f,
-                "there are no stacks of {bytes} bytes: the host's largest have {largest}"
-            ),
+            Self::StackTooLarge { bytes, largest } => {
+                write!(f, "there are no stacks of {bytes} bytes: the host's largest have {largest}")
+            }
             Self::NoStack { bytes } => {
                 write!(f, "all stacks of {bytes} bytes and more are in use")
             }
@@ -108,6 +130,15 @@ impl fmt::Display for SpawnError {
 impl core::error::Error for SpawnError {}
 
 /// A join did not give a result.
+///
+/// ```
+/// use cellule_guest::task::{self, JoinError};
+///
+/// let killed = task::spawn(|| 1)?;
+/// killed.task().kill();
+/// assert_eq!(killed.join(), Err(JoinError::Killed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -260,6 +291,16 @@ pub fn spawn<T: Send + 'static>(
 }
 
 /// A task, and the right to its result. Dropping it lets the task go on.
+///
+/// ```
+/// use cellule_guest::sync::Timeout;
+/// use cellule_guest::task::{self, End, JoinHandle};
+///
+/// let handle: JoinHandle<String> = task::spawn(|| "done".to_string())?;
+/// assert_eq!(handle.task().join(Timeout::Forever)?, End::Returned);
+/// assert_eq!(handle.join()?, "done");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     task: Task,
@@ -286,6 +327,21 @@ impl<T> JoinHandle<T> {
 }
 
 /// A task: by this, others control it. It stays that task's when it has ended.
+///
+/// ```
+/// use cellule_guest::task::{self, State, Task};
+/// use cellule_guest::time::{self, Duration};
+///
+/// let handle = task::spawn(|| time::sleep(Duration::from_secs(1)))?;
+/// let task: Task = handle.task().clone();
+/// task.suspend();
+/// time::sleep(Duration::from_secs(5))?;
+/// assert_eq!(task.state(), Some(State::Suspended));
+/// task.resume();
+/// handle.join()??;
+/// assert_eq!((task.state(), task.ended()), (None, Some(task::End::Returned)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Task {
     id: TaskId,
@@ -293,6 +349,17 @@ pub struct Task {
 }
 
 /// How a task is.
+///
+/// ```
+/// use cellule_guest::task;
+///
+/// let other = task::Builder::new().name("other").spawn(|| ())?;
+/// let list = task::list();
+/// let info = list.iter().find(|info| info.id == other.task().id()).unwrap();
+/// assert_eq!((info.name.as_str(), info.state), ("other", task::State::Ready));
+/// assert!(info.stack_used_bytes < info.stack_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TaskInfo {
@@ -367,7 +434,7 @@ impl Task {
     /// does not return from here, unless upcalls are masked.
     pub fn kill(&self) {
         let mut section = Section::enter();
-        let start = Core::end(&mut section, self.id, End::Killed);
+        let start = section.end(self.id, End::Killed);
         section.reschedule();
         drop(start);
     }
@@ -564,4 +631,3 @@ macro_rules! task_local {
             $crate::task::TaskLocal::new(|| $value);
     )+};
 }
-

@@ -18,6 +18,7 @@ pub use core::time::Duration;
 use cellule_rtos::Outcome;
 pub use cellule_rtos::{Instant, Timeout};
 
+pub use crate::future::{sleep as sleep_async, sleep_until as sleep_until_async};
 use crate::kernel::{self, Section};
 use crate::port;
 use crate::sync::WaitError;

@@ -11,8 +11,9 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 
-use cellule_rtos::{Condition, End, Outcome, TaskId};
+use cellule_rtos::{Condition, End, NoRoom, Outcome, TaskId};
 
+use crate::future::{Announcement, Listening};
 use crate::kernel::{self, Core, Job, Section, SectionCell};
 use crate::sync::WaitError;
 use crate::task::Task;
@@ -27,6 +28,11 @@ pub use watchdog::{Action, Watchdog};
 /// Its function runs between tasks, on no task's behalf: it must be short, and
 /// may give, set and send what others wait for, but not wait itself
 /// ([`WaitError::WrongContext`]).
+///
+/// Timers and timeouts that are due in the same moment come in the order of their
+/// deadlines, then in that in which they were armed, and each function is done
+/// before the next comes: who waits at most until then for what an earlier timer's
+/// function gives is given it.
 ///
 /// ```
 /// use cellule_guest::sync::{Semaphore, Timeout};
@@ -98,7 +104,33 @@ struct Expiries {
     waiters: Condition,
 }
 
+/// What those are told who wait, as a number.
+struct Told {
+    /// How often it has expired.
+    times: u64,
+    /// Whether nobody else was told.
+    alone: bool,
+}
+
+impl Told {
+    fn to_number(&self) -> u64 {
+        self.times.min(u64::MAX >> 1) << 1 | u64::from(self.alone)
+    }
+
+    const fn of_number(number: u64) -> Self {
+        Self { times: number >> 1, alone: number & 1 == 1 }
+    }
+}
+
 /// A timer could not be started.
+///
+/// ```
+/// use cellule_guest::time::Duration;
+/// use cellule_guest::timer::{StartError, Timer};
+///
+/// let refused = Timer::new().start_periodic(Duration::from_secs(1), Duration::ZERO);
+/// assert_eq!(refused, Err(StartError::ZeroPeriod));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError {
@@ -263,9 +295,37 @@ impl Timer {
         let wait = |expiries: &mut Expiries, core: &mut Core| expiries.waiters.wait(core, patience);
         shared.expiries.with(&mut section, wait);
         match section.wait()? {
-            Outcome::Granted(times) => Ok(times),
+            Outcome::Granted(number) => Ok(Told::of_number(number).times),
             _ => Ok(0),
         }
+    }
+
+    /// Waits as a future, as [`Timer::wait`].
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::time::{self, Duration};
+    /// use cellule_guest::timer::Timer;
+    ///
+    /// let timer = Timer::new();
+    /// let start = time::now();
+    /// timer.start_periodic(Duration::from_secs(1), Duration::from_secs(1))?;
+    /// let expiries = block_on(async { timer.wait_async().await? ; timer.wait_async().await })?;
+    /// assert_eq!((expiries?, time::now()), (1, start + Duration::from_secs(2)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::NoMemory`], only if it was never started.
+    ///
+    /// # Blocking
+    ///
+    /// Dropped, it has taken note of nothing: an expiry of which only it was told
+    /// is one that nobody has waited for.
+    pub async fn wait_async(&self) -> Result<u64, WaitError> {
+        let shared = self.shared().map_err(|NoMemory| WaitError::NoMemory)?;
+        Ok(Told::of_number(Listening::new(Expiring { shared }).await).times)
     }
 
     /// What it has once it was started.
@@ -346,15 +406,45 @@ fn expired(shared: usize, times: u64) {
     let mut section = Section::enter();
     shared.expiries.with(&mut section, |expiries, core| {
         expiries.active &= expiries.periodic;
-        if !expiries.waiters.notify_one_of(core, times) {
-            expiries.untold = expiries.untold.saturating_add(times);
+        match expiries.waiters.len(core) {
+            0 => expiries.untold = expiries.untold.saturating_add(times),
+            waiters => {
+                let told = Told { times, alone: waiters == 1 }.to_number();
+                while expiries.waiters.notify_one_of(core, told) {}
+            }
         }
-        while expiries.waiters.notify_one_of(core, times) {}
     });
     let handler = shared.handler;
     section.reschedule();
     // From here on the timer may be dropped, by the function itself.
     handler.run();
+}
+
+/// The `Shared` stays: the timer is borrowed.
+struct Expiring<'a> {
+    shared: &'a Shared,
+}
+
+impl Announcement for Expiring<'_> {
+    fn attempt(&mut self, section: &mut Section) -> Option<u64> {
+        let untold = |expiries: &mut Expiries, _: &mut Core| core::mem::take(&mut expiries.untold);
+        let times = self.shared.expiries.with(section, untold);
+        (times > 0).then(|| Told { times, alone: true }.to_number())
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        let expiries = &self.shared.expiries;
+        expiries.with(section, |expiries, core| core.enlist(expiries.waiters.waiters(), 0))
+    }
+
+    fn unheard(&mut self, section: &mut Section, number: u64) {
+        let Told { times, alone } = Told::of_number(number);
+        self.shared.expiries.with(section, |expiries, _| {
+            if alone {
+                expiries.untold = expiries.untold.saturating_add(times);
+            }
+        });
+    }
 }
 
 impl Handler {
@@ -365,7 +455,7 @@ impl Handler {
             Self::With(function, argument) => function(argument),
             Self::Kill(task) => {
                 let mut section = Section::enter();
-                let start = Core::end(&mut section, task, End::Killed);
+                let start = section.end(task, End::Killed);
                 section.reschedule();
                 drop(start);
             }

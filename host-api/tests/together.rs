@@ -107,6 +107,17 @@ fn the_reply_of_a_killed_task_disturbs_nobody() {
 }
 
 #[test]
+fn tasks_killed_with_their_replies_do_not_clog_the_ring() {
+    with_group(1, |builder, _| {
+        let mut sandbox = builder.build().unwrap();
+        let limit = Duration::from_secs(20);
+        let answer: u32 =
+            sandbox.call_within(limit, "kill_those_that_were_answered", (40_u32,)).unwrap();
+        assert_eq!(answer, 70);
+    });
+}
+
+#[test]
 fn tasks_stand_still_between_calls_and_go_on_while_they_may() {
     with_group(1, |builder, _| {
         let mut sandbox = builder.time(Time::Virtual).build().unwrap();

@@ -3,6 +3,7 @@
 use crate::condition::Condition;
 use crate::kernel::Kernel;
 use crate::timeout::Patience;
+use crate::wait::WaitQueue;
 
 /// Tasks that wait for the others.
 #[derive(Debug, Default)]
@@ -39,5 +40,10 @@ impl Barrier {
         }
         self.arrived.wait(kernel, patience);
         Arrival::Waits
+    }
+
+    /// Those who have arrived, for futures.
+    pub fn waiters(&mut self) -> &mut WaitQueue {
+        self.arrived.waiters()
     }
 }

@@ -28,14 +28,21 @@ impl Condition {
         self.notify_one_of(kernel, 0)
     }
 
-    /// The same, and tells a task a number: its outcome's.
+    /// The same, and tells it a number: its outcome's.
     pub fn notify_one_of(&mut self, kernel: &mut Kernel, number: u64) -> bool {
         let Some(best) = kernel.best_of(&mut self.waiters) else { return false };
-        match kernel.is_proxy(best) {
-            true => kernel.notify(best),
-            false => kernel.wake(best, Outcome::Granted(number)),
-        }
+        kernel.conclude(best, Outcome::Granted(number));
         true
+    }
+
+    /// How many wait. O(1).
+    pub fn len(&self, kernel: &Kernel) -> usize {
+        kernel.waiters(self.waiters)
+    }
+
+    /// Whether nobody waits. O(1).
+    pub fn is_empty(&self, kernel: &Kernel) -> bool {
+        self.len(kernel) == 0
     }
 
     /// Wakes all, the first in line first. O(w log w).

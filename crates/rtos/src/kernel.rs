@@ -361,7 +361,10 @@ impl Kernel {
     pub fn work(&mut self, nanos: u64) -> u64 {
         let Some(slot) = self.slots.get(usize::from(self.current)) else { return 0 };
         let mut step = nanos.min(u64::MAX - self.now);
-        if let Some(next) = self.timers.next() {
+        // Until the shell has heard the notices, nothing more happens.
+        if !self.has_notices()
+            && let Some(next) = self.timers.next()
+        {
             step = step.min(next.saturating_sub(self.now).max(1));
         }
         if self.slice != 0 {
@@ -380,10 +383,15 @@ impl Kernel {
         self.now
     }
 
-    /// Tells the time, and wakes what is due. O(log n) for each.
+    /// Tells the time, and wakes what is due, up to the first of which
+    /// [`Kernel::next_notice`] tells: what the shell does then comes before what
+    /// is due later, also in the same moment. See [`Kernel::catch_up`]. O(log n)
+    /// for each.
     pub fn advance(&mut self, now: u64) {
         self.now = self.now.max(now);
-        while let Some((slot, deadline)) = self.timers.take_due(&mut self.slots, self.now) {
+        while !self.has_notices()
+            && let Some((slot, deadline)) = self.timers.take_due(&mut self.slots, self.now)
+        {
             match self.slots[usize::from(slot)].kind {
                 Kind::Free => {}
                 Kind::Task => self.wake(slot, Outcome::TimedOut),
@@ -391,6 +399,16 @@ impl Kernel {
                 Kind::Timer => self.expire(slot, deadline),
             }
         }
+    }
+
+    /// Goes on where [`Kernel::advance`] stopped, once the shell has done what it
+    /// was told of; whether there is more to do for it. O(log n) for each.
+    #[inline]
+    pub fn catch_up(&mut self) -> bool {
+        if self.timers.next().is_some_and(|next| next <= self.now) {
+            self.advance(self.now);
+        }
+        self.has_notices()
     }
 
     /// When something is next due.
@@ -435,7 +453,7 @@ impl Kernel {
             }
         }
         while self.slots[usize::from(task)].clients != NIL {
-            self.wake(self.slots[usize::from(task)].clients, Outcome::PeerDied);
+            self.conclude(self.slots[usize::from(task)].clients, Outcome::PeerDied);
         }
         let joiners = core::mem::take(&mut self.slots[usize::from(task)].joiners);
         while let Some(joiner) = self.best(joiners) {
@@ -587,6 +605,7 @@ impl Kernel {
             // It has tried for another reason, before it was told: a slot is not
             // in a queue and among the notices at once.
             self.forget_notice(index);
+            self.slots[usize::from(index)].line = WaitQueue::new();
             self.enqueue(queue, index);
         }
     }
@@ -602,11 +621,52 @@ impl Kernel {
         notified
     }
 
+    /// Gives up the place of a future that nobody will poll: its task has ended.
+    /// If it had been notified, the next in the line where it stood is told: a
+    /// future at once; a task is returned, and the shell gives it what there is.
+    ///
+    /// Who joined the line after everybody had left it has seen for itself what
+    /// there was.
+    pub fn abandon(&mut self, id: TaskId) -> Option<TaskId> {
+        let index = self.find_kind(id, Kind::Proxy)?;
+        let Slot { line, outcome, .. } = self.slots[usize::from(index)];
+        self.delist(id);
+        let next = self.best(line)?;
+        if !self.is_proxy(next) {
+            return Some(self.slots[usize::from(next)].id);
+        }
+        self.inform(next, outcome);
+        None
+    }
+
+    /// How the wait of a future ended that was notified: for those that need not
+    /// try again.
+    pub fn told(&self, id: TaskId) -> Option<Outcome> {
+        let slot = &self.slots[usize::from(self.find_kind(id, Kind::Proxy)?)];
+        (slot.queue == NIL && slot.server == NIL).then_some(slot.outcome)
+    }
+
     /// Tells a future that it should try again.
     pub(crate) fn notify(&mut self, proxy: Index) {
-        self.timers.disarm(&mut self.slots, proxy);
-        self.dequeue(proxy);
+        self.inform(proxy, Outcome::Granted(0));
+    }
+
+    /// Tells a future how its wait has ended.
+    fn inform(&mut self, proxy: Index, outcome: Outcome) {
+        let slot = &self.slots[usize::from(proxy)];
+        let line = self.queue_at(slot.queue);
+        let slot = &mut self.slots[usize::from(proxy)];
+        (slot.line, slot.outcome) = (line, outcome);
+        self.leave(proxy);
         self.give_notice(proxy);
+    }
+
+    /// Ends the wait of a task, or of a future that need not try again.
+    pub(crate) fn conclude(&mut self, index: Index, outcome: Outcome) {
+        match self.is_proxy(index) {
+            true => self.inform(index, outcome),
+            false => self.wake(index, outcome),
+        }
     }
 
     /// Makes a timer, not armed.

@@ -24,7 +24,7 @@ pub struct Ticket {
 /// What came of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Send {
-    /// No server waits, and there is no patience.
+    /// There is no patience. The message stays: a send always waits, for its reply.
     Busy,
     /// The running task waits to be received.
     Waits,
@@ -52,29 +52,32 @@ impl Rendezvous {
 
     /// Sends: the running task waits until it has its reply, at most for its
     /// patience. The outcome is granted, timed out, or peer died. O(log w).
-    ///
-    /// [`Patience::None`] is for the server only: if one waits, it has the message,
-    /// and the reply is waited for as long as it takes.
     pub fn send(&mut self, kernel: &mut Kernel, patience: Patience) -> Send {
-        if let Some(server) = kernel.best_of(&mut self.servers) {
-            let client = kernel.current;
-            kernel.wait_for(patience, None, 0);
-            kernel.wake(server, Outcome::Granted(0));
-            let ticket = kernel.serve(client, server);
-            return Send::Received(kernel.slots[usize::from(server)].id, ticket);
-        }
         if patience == Patience::None {
             return Send::Busy;
+        }
+        if let Some(server) = kernel.best_of(&mut self.servers) {
+            if !kernel.is_proxy(server) {
+                let client = kernel.current;
+                kernel.wait_for(patience, None, 0);
+                kernel.wake(server, Outcome::Granted(0));
+                let ticket = kernel.serve(client, server);
+                return Send::Received(kernel.slots[usize::from(server)].id, ticket);
+            }
+            kernel.notify(server);
         }
         kernel.wait_for(patience, Some(&mut self.clients), 0);
         Send::Waits
     }
 
-    /// Receives a client's message. O(log w).
+    /// Receives a client's message, also if the client is a future: that is then
+    /// told the outcome, as a task. O(log w).
     pub fn receive(&mut self, kernel: &mut Kernel, patience: Patience) -> Receive {
-        if let Some(client) = kernel.best_of(&mut self.clients) {
+        if let Some(client) = kernel.best_of(&mut self.clients)
+            && let Some(server) = kernel.find(kernel.current())
+        {
             kernel.dequeue(client);
-            return Receive::Received(kernel.serve(client, kernel.current));
+            return Receive::Received(kernel.serve(client, server));
         }
         if patience == Patience::None {
             return Receive::Busy;
@@ -82,20 +85,49 @@ impl Rendezvous {
         kernel.wait_for(patience, Some(&mut self.servers), 0);
         Receive::Waits
     }
+
+    /// Brings a client and a server together, if both wait: after a future joined
+    /// the clients, and when one that was told, as a server, has gone. If the
+    /// server is a task, it has the client's message, and that ticket. To be called
+    /// until it returns `None`. O(log w).
+    pub fn meet(&mut self, kernel: &mut Kernel) -> Option<(TaskId, Ticket)> {
+        let client = kernel.best_of(&mut self.clients)?;
+        let server = kernel.best_of(&mut self.servers)?;
+        if kernel.is_proxy(server) {
+            kernel.notify(server);
+            return None;
+        }
+        kernel.dequeue(client);
+        kernel.wake(server, Outcome::Granted(0));
+        let ticket = kernel.serve(client, server);
+        Some((kernel.slots[usize::from(server)].id, ticket))
+    }
+
+    /// Those who wait to be received, for futures.
+    pub fn clients(&mut self) -> &mut WaitQueue {
+        &mut self.clients
+    }
+
+    /// Those who wait to receive, for futures.
+    pub fn servers(&mut self) -> &mut WaitQueue {
+        &mut self.servers
+    }
 }
 
 impl Kernel {
     /// Whether a client still waits for this reply.
     pub fn is_awaited(&self, ticket: Ticket) -> bool {
-        let client = self.find(ticket.client).map(|index| &self.slots[usize::from(index)]);
-        client.is_some_and(|slot| slot.server != NIL && slot.since == ticket.since)
+        let client = self.slots.get(usize::from(ticket.client.number()));
+        client.is_some_and(|slot| {
+            slot.id == ticket.client && slot.server != NIL && slot.since == ticket.since
+        })
     }
 
     /// Lets a client that was received go on; whether it was still waiting.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) -> bool {
         let awaited = self.is_awaited(ticket);
         if awaited {
-            self.wake(ticket.client.number(), outcome);
+            self.conclude(ticket.client.number(), outcome);
         }
         awaited
     }

@@ -104,6 +104,8 @@ pub(crate) struct Slot {
     /// What it waits for, in the object's terms.
     pub(crate) want: u64,
     pub(crate) outcome: Outcome,
+    /// Where it stood, if it is a future that was notified.
+    pub(crate) line: WaitQueue,
 
     /// Its place among the timers.
     pub(crate) timer: Index,
@@ -144,6 +146,7 @@ impl Slot {
         rank: 0,
         want: 0,
         outcome: Outcome::Cancelled,
+        line: WaitQueue::new(),
         timer: NIL,
         period: 0,
         count: 0,

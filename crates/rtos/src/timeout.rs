@@ -44,6 +44,21 @@ impl core::ops::Add<Duration> for Instant {
     }
 }
 
+impl core::ops::AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
+    }
+}
+
+impl core::ops::Sub for Instant {
+    type Output = Duration;
+
+    /// The time since `earlier`; zero if it is not earlier.
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
 /// How long an operation may wait. Every waiting operation takes one.
 ///
 /// ```

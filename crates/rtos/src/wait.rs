@@ -77,6 +77,15 @@ impl Kernel {
         (record.generation == queue.generation && record.root != NIL).then_some(index)
     }
 
+    /// The queue behind a record that somebody waits in; for [`NIL`], an empty one.
+    pub(crate) fn queue_at(&self, index: Index) -> WaitQueue {
+        let record = self.records.get(usize::from(index));
+        record.map_or(WaitQueue::new(), |record| WaitQueue {
+            record: index + 1,
+            generation: record.generation,
+        })
+    }
+
     /// Who is next, and stays in the queue. O(1).
     pub(crate) fn best(&self, queue: WaitQueue) -> Option<Index> {
         self.live(queue).map(|record| self.records[usize::from(record)].root)

@@ -132,7 +132,7 @@ fn a_host_calls_id_tells_its_task_and_is_never_used_again() {
 fn a_reply_is_the_guests_until_it_and_all_before_it_were_given_back() {
     let host = Host::default();
     let mut channel = Channel::new(&host);
-    [1, 2, 3].map(|id| host.give(reply(id)));
+    [1, 2, 3].into_iter().for_each(|id| host.give(reply(id)));
     let [first, second, third] = [(); 3].map(|()| take(&mut channel));
     assert_eq!(host.completion_head.get(), 0);
     channel.end_reply(second);

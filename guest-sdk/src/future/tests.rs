@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::sync::tests_support::{Drops, in_handler, spawn_at};
-use crate::sync::{EventFlags, Mutex, Queue, Semaphore, Timeout};
+use crate::sync::{EventFlags, Mutex, Pool, Queue, Semaphore, Timeout};
+use crate::time::Duration;
 use crate::{task, time};
 
 /// Counts how often it is woken.
@@ -322,4 +323,148 @@ fn hundreds_of_futures_wait_in_one_task() {
     (0..500).for_each(|_| ITEMS.give().unwrap());
     assert_eq!(count.of(), 500);
     assert!(futures.iter_mut().all(|future| poll(future.as_mut(), &count).is_some()));
+}
+
+/// A task that polls a future once and then waits for ever: its future may be
+/// notified and is not polled again.
+fn polled_by_another<F: Future>(make: impl FnOnce() -> F + Send + 'static) -> task::Task {
+    let task = spawn_at(20, move || {
+        let mut future = pin!(make());
+        assert!(poll(future.as_mut(), &Arc::default()).is_none());
+        time::sleep(Duration::MAX).unwrap();
+    });
+    task.task().clone()
+}
+
+#[test]
+fn a_unit_of_which_a_killed_task_s_future_was_told_goes_to_the_next() {
+    static ITEMS: Semaphore = Semaphore::new(0, 9);
+    let killed = polled_by_another(|| ITEMS.take_async());
+    let next = spawn_at(9, || ITEMS.take(Timeout::Forever));
+    ITEMS.give().unwrap();
+    assert_eq!((ITEMS.count(), next.task().ended()), (1, None), "it is the future's turn");
+    killed.kill();
+    assert_eq!((next.join().unwrap(), ITEMS.count()), (Ok(()), 0));
+    // The next is a future, too; and both of the killed task's own were told.
+    let killed = spawn_at(20, || {
+        let (mut one, mut two) = (pin!(ITEMS.take_async()), pin!(ITEMS.take_async()));
+        assert!(poll(one.as_mut(), &Arc::default()).is_none());
+        assert!(poll(two.as_mut(), &Arc::default()).is_none());
+        time::sleep(Duration::MAX)
+    });
+    let next = [9, 9].map(|p| spawn_at(p, || block_on(ITEMS.take_async())));
+    ITEMS.give().unwrap();
+    ITEMS.give().unwrap();
+    killed.task().kill();
+    assert_eq!(next.map(|task| task.join().unwrap()), [Ok(()), Ok(())]);
+    // Nobody is next: it stays.
+    let killed = polled_by_another(|| ITEMS.take_async());
+    ITEMS.give().unwrap();
+    killed.kill();
+    assert_eq!(ITEMS.count(), 1);
+}
+
+#[test]
+fn an_item_and_room_of_which_a_killed_task_s_future_was_told_go_to_the_next() {
+    static QUEUE: Queue<u32, 1> = Queue::new();
+    let killed = polled_by_another(|| QUEUE.receive_async());
+    let next = spawn_at(9, || QUEUE.receive(Timeout::Forever));
+    QUEUE.try_send(7).unwrap();
+    killed.kill();
+    assert_eq!(next.join().unwrap(), Ok(7));
+    QUEUE.try_send(1).unwrap();
+    let killed = polled_by_another(|| QUEUE.send_async(2));
+    let next = spawn_at(9, || QUEUE.send(3, Timeout::Forever));
+    assert_eq!(QUEUE.try_receive(), Ok(1));
+    killed.kill();
+    assert_eq!((next.join().unwrap(), QUEUE.try_receive()), (Ok(()), Ok(3)));
+}
+
+#[test]
+fn a_mutex_and_a_block_of_which_a_killed_task_s_future_was_told_go_to_the_next() {
+    static MUTEX: Mutex<u32> = Mutex::new(5);
+    static POOL: Pool<u32, 1> = Pool::new();
+    let (guard, block) = (MUTEX.try_lock().unwrap(), POOL.allocate(1, Timeout::Now).unwrap());
+    let killed =
+        [polled_by_another(|| MUTEX.lock_async()), polled_by_another(|| POOL.allocate_async(2))];
+    let locks = spawn_at(9, || MUTEX.lock(Timeout::Forever).map(|guard| *guard).ok());
+    let allocates = spawn_at(9, || POOL.allocate(3, Timeout::Forever).map(|block| *block));
+    // They must wait first: until then this task is as urgent as the future.
+    time::sleep(Duration::from_secs(1)).unwrap();
+    drop(guard);
+    drop(block);
+    assert_eq!((locks.task().ended(), allocates.task().ended()), (None, None));
+    killed.iter().for_each(task::Task::kill);
+    assert_eq!((locks.join().unwrap(), allocates.join().unwrap()), (Some(5), Ok(3)));
+}
+
+/// Only who waits for it says where an object is: a future may be forgotten, and
+/// the object be moved after that.
+#[test]
+fn what_a_forgotten_future_was_told_is_found_where_the_object_is_now() {
+    let killed = spawn_at(20, || {
+        let first = Semaphore::new(0, 1);
+        let mut forgotten = alloc::boxed::Box::pin(first.take_async());
+        assert!(poll(forgotten.as_mut(), &Arc::default()).is_none());
+        core::mem::forget(forgotten);
+        let moved: &Semaphore = alloc::boxed::Box::leak(alloc::boxed::Box::new(first));
+        let waiter = spawn_at(9, || moved.take(Timeout::Forever));
+        time::sleep(Duration::from_secs(1)).unwrap();
+        moved.give().unwrap();
+        task::current().kill();
+        waiter
+    });
+    assert!(killed.join().is_err());
+    // The waiter, which has nobody who could join it, has ended.
+    task::settle().unwrap();
+    assert_eq!(task::list().len(), 1, "only this task should be left");
+}
+
+#[test]
+fn a_task_that_is_killed_in_a_sleeping_future_leaves_no_timer() {
+    let kill_one = || {
+        let sleeper = spawn_at(20, || block_on(sleep(Duration::from_secs(3600))));
+        sleeper.task().kill();
+    };
+    kill_one();
+    let slots = Section::enter().capacity();
+    (0..50).for_each(|_| kill_one());
+    assert_eq!(Section::enter().capacity(), slots, "their slots should be used again");
+    assert_eq!(Section::enter().next_deadline(), None);
+}
+
+#[test]
+fn a_sleep_of_a_killed_task_goes_on_when_another_polls_it() {
+    type Sleep = Pin<alloc::boxed::Box<dyn Future<Output = ()> + Send>>;
+    static SHARED: std::sync::Mutex<Option<Sleep>> = std::sync::Mutex::new(None);
+    let start = time::now();
+    *SHARED.lock().unwrap() = Some(alloc::boxed::Box::pin(sleep(Duration::from_secs(5))));
+    let killed = spawn_at(20, || {
+        let mut sleep = SHARED.lock().unwrap().take().unwrap();
+        assert!(poll(sleep.as_mut(), &Arc::default()).is_none());
+        *SHARED.lock().unwrap() = Some(sleep);
+        time::sleep(Duration::MAX)
+    });
+    killed.task().kill();
+    // Another timer has that number now.
+    let mut other = pin!(sleep(Duration::from_secs(1)));
+    let count = Arc::new(Count::default());
+    assert!(poll(other.as_mut(), &count).is_none());
+    block_on(SHARED.lock().unwrap().take().unwrap()).unwrap();
+    assert_eq!((time::now(), count.of()), (start + Duration::from_secs(5), 1));
+}
+
+#[test]
+fn a_timeout_may_be_converted_by_what_enters_the_kernel() {
+    static INNER: Semaphore = Semaphore::new(0, 1);
+    struct Tries;
+    impl From<Tries> for Timeout {
+        fn from(_: Tries) -> Self {
+            assert_eq!(INNER.try_take(), Err(WaitError::WouldBlock));
+            Self::Now
+        }
+    }
+    static MUTEX: Mutex<u32> = Mutex::new(0);
+    assert_eq!(INNER.take(Tries), Err(WaitError::WouldBlock));
+    assert!(MUTEX.lock(Tries).is_ok());
 }

@@ -10,19 +10,26 @@
 //! * `tasks`: the core: the scheduler, and a thread for each task.
 //! * `switch`: from one stack to another, in a few instructions.
 //! * `cell`: what is reached only within a section.
+//! * `block`: the words that the host reads and writes; `upcall`: where it makes the
+//!   guest go on.
 //! * `stack`: where stacks come from, and how deep they were used.
+//! * `steps`: the test that delivers an upcall at every instruction.
 
+pub(crate) mod block;
 mod cell;
 mod section;
 mod stack;
+#[cfg(test)]
+pub(crate) mod steps;
 mod switch;
 mod tasks;
+pub(crate) mod upcall;
 
 pub(crate) use self::cell::SectionCell;
 pub(crate) use self::section::Section;
 pub(crate) use self::stack::{Stack, StackError, Stacks};
 pub(crate) use self::switch::begin_at;
-pub(crate) use self::tasks::{Core, Info, Job, Start, observe};
+pub(crate) use self::tasks::{Core, Info, Job, PassOn, Start, observe};
 
 use crate::time::Instant;
 

@@ -9,7 +9,7 @@ use cellule_abi::tasks::{NEVER, TraceEvent};
 use cellule_rtos::{Decision, End, Kernel, TaskId};
 
 use super::switch::switch;
-use super::tasks::{Core, Job, NOBODY, Start};
+use super::tasks::{Core, Job, NOBODY, PassOn, Start};
 use crate::{port, trace};
 
 struct Shared(UnsafeCell<Core>);
@@ -134,10 +134,11 @@ impl Section {
                 Decision::Stay => break self.announce(),
                 Decision::Run(id) => {
                     self.announce();
+                    // Also the task on whose stack the guest was idle runs anew.
+                    if self.watched {
+                        trace::runs(self, id);
+                    }
                     if id.number() != self.running {
-                        if self.watched {
-                            trace::runs(self, id);
-                        }
                         self.switch_to(id);
                     }
                     break;
@@ -159,10 +160,34 @@ impl Section {
         self.do_jobs();
     }
 
+    /// Ends a task. What it leaves behind that has a `Drop` of the guest's is
+    /// returned, to be dropped outside of the section.
+    ///
+    /// A future that it polled last loses its place, and its turn goes to the next
+    /// in line. If another task polls it after that, it stands in line anew.
+    ///
+    /// # Cost
+    ///
+    /// O(n) for n tasks, futures and timers, unless it has returned.
+    pub(crate) fn end(&mut self, id: TaskId, end: End) -> Option<Start> {
+        if !self.is_alive(id) {
+            return None;
+        }
+        let start = Core::end(self, id, end);
+        if end != End::Returned {
+            for number in 0..self.threads() {
+                if let Some(PassOn(function, object)) = self.abandon(number, id) {
+                    function(self, object);
+                }
+            }
+        }
+        start
+    }
+
     /// Ends the running task, and lets another one run.
     pub(crate) fn end_current(mut self, end: End) -> ! {
         let current = self.current();
-        let start = Core::end(&mut self, current, end);
+        let start = self.end(current, end);
         debug_assert!(start.is_none(), "it runs, so it has started");
         mem::forget(start);
         loop {
@@ -186,14 +211,20 @@ impl Section {
     }
 
     /// Does what is the users' own: wakers, functions of timers.
+    /// Then, what is due after that in the same moment.
     fn do_jobs(&mut self) {
-        while let Some((job, times)) = self.next_job() {
-            BUSY.store(false, Ordering::Relaxed);
-            match job {
-                Job::Wake(waker) => waker.wake(),
-                Job::Call(function, argument) => function(argument, times),
+        loop {
+            while let Some((job, times)) = self.next_job() {
+                BUSY.store(false, Ordering::Relaxed);
+                match job {
+                    Job::Wake(waker) => waker.wake(),
+                    Job::Call(function, argument) => function(argument, times),
+                }
+                claim();
             }
-            claim();
+            if !self.catch_up() {
+                break;
+            }
         }
     }
 
@@ -264,7 +295,9 @@ fn claim() {
 #[cold]
 #[expect(clippy::panic, reason = "a guest's panic ends the guest alone")]
 fn entered_twice() -> ! {
-    panic!("the kernel was entered from within: by a `Drop`, a `Clone` or an allocator of the guest's")
+    panic!(
+        "the kernel was entered from within: by a `Drop`, a `Clone` or an allocator of the guest's"
+    )
 }
 
 impl Drop for Section {

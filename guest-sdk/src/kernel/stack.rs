@@ -141,9 +141,13 @@ impl Stack {
     /// for the first that is not zero. Reads every page below.
     pub(crate) fn deepest_use(&self) -> usize {
         let mut unused = 0;
-        // SAFETY: within the stack, which is mapped; a task that runs meanwhile
-        // cannot exist, as there is one processor, and its bytes are only read.
-        while unused < self.bytes && unsafe { self.start.add(unused).read_volatile() } == 0 {
+        while unused < self.bytes {
+            let byte = self.start.wrapping_add(unused);
+            // SAFETY: within the stack, which is mapped; a task that runs meanwhile
+            // cannot exist, as there is one processor, and its bytes are only read.
+            if unsafe { byte.read_volatile() } != 0 {
+                break;
+            }
             unused += 1;
         }
         self.bytes - unused
@@ -159,8 +163,9 @@ impl Stack {
         let mut at = self.bytes;
         while at >= UNUSED_BYTES {
             at -= UNUSED_BYTES;
+            let stretch = self.start.wrapping_add(at).cast::<[u64; UNUSED_BYTES / 8]>();
             // SAFETY: within the stack, which nobody uses, and aligned.
-            let stretch = unsafe { &mut *self.start.add(at).cast::<[u64; UNUSED_BYTES / 8]>() };
+            let stretch = unsafe { &mut *stretch };
             if stretch.iter().all(|word| *word == 0) {
                 return;
             }
@@ -204,8 +209,9 @@ mod tests {
         let mut stacks = stacks();
         let stack = stacks.take(4096).unwrap();
         assert_eq!(stack.deepest_use(), 0);
+        let used = stack.top().wrapping_sub(1000);
         // SAFETY: within the stack, which is this test's.
-        unsafe { stack.top().sub(1000).write_bytes(1, 1000) };
+        unsafe { used.write_bytes(1, 1000) };
         assert_eq!(stack.deepest_use(), 1000);
         stacks.give(stack);
         assert_eq!(stacks.take(4096).unwrap().deepest_use(), 0);

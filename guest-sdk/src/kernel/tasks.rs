@@ -14,7 +14,7 @@ use cellule_abi::record::Completion;
 use cellule_abi::tasks::TraceEvent;
 use cellule_rtos::{End, Event, Handle, Kernel, Mutex, NoRoom, Priority, TaskId};
 
-use super::{Stack, Stacks};
+use super::{Section, Stack, Stacks};
 use crate::channel::Taken;
 use crate::{port, trace};
 
@@ -63,19 +63,25 @@ pub(crate) struct Thread {
     /// Which of the host's replies it waits for, zero for none; and the reply.
     pub(crate) calling: u64,
     pub(crate) reply: Option<Taken>,
+    /// Replies that it is decoding: more than one only if a type's `Deserialize`
+    /// calls the host.
+    decoding: Vec<Taken>,
     /// What is to be done at a notice: for a future and a timer.
     pub(crate) job: Option<Job>,
-    /// For a future, the id of the task that polled it last.
+    /// For a future, and the timer of one, the id of the task that polled it last.
     pub(crate) poller: u64,
+    /// For a task that waits in line, how it is given what a future was told of
+    /// whose task is no more.
+    pub(crate) pass_on: Option<PassOn>,
     /// Whether the future that it blocks on was woken.
     pub(crate) woken: bool,
     pub(crate) ran_ns: u64,
     pub(crate) locals: Vec<(usize, Box<dyn Any>)>,
 }
 
-// SAFETY: `item` points into the stack of a task that waits; it is read and
-// written only by the one that ends this wait, within a section. `locals` are
-// used and dropped by their task alone.
+// SAFETY: `item` and `pass_on` point to what a task that waits borrows; it is
+// used only by the one that ends this wait, within a section. `locals` are used
+// and dropped by their task alone.
 unsafe impl Send for Thread {}
 
 /// A task's body.
@@ -94,6 +100,10 @@ pub(crate) enum Job {
     /// A function, and what to call it with: the object and how often it is due.
     Call(fn(usize, u64), usize),
 }
+
+/// A function, and the object that it is for: see [`Section::wait_in`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassOn(pub(crate) fn(&mut Section, *const ()), pub(crate) *const ());
 
 /// What outlives a task.
 #[derive(Debug)]
@@ -134,8 +144,10 @@ impl Thread {
         item: ptr::null_mut(),
         calling: 0,
         reply: None,
+        decoding: Vec::new(),
         job: None,
         poller: 0,
+        pass_on: None,
         woken: false,
         ran_ns: 0,
         locals: Vec::new(),
@@ -187,7 +199,7 @@ impl Core {
         let Ok(id) = self.reserve(1).and_then(|()| self.rtos.adopt(priority)) else { return };
         self.server = id;
         self.running = id.number();
-        *self.thread(id) = Thread { stack: Some(stack), info: Some(info), ..Thread::NEW };
+        self.fill(id, Thread { stack: Some(stack), info: Some(info), ..Thread::NEW });
     }
 
     /// Makes a task that serves the host's calls in place of one that has ended,
@@ -210,9 +222,17 @@ impl Core {
         let name = Arc::clone(&info);
         let id = self.rtos.create(priority, at)?;
         let (stack, info) = (Some(stack), Some(info));
-        *self.thread(id) = Thread { pointer, stack, info, start, ..Thread::NEW };
+        self.fill(id, Thread { pointer, stack, info, start, ..Thread::NEW });
         trace::created(id.number(), priority.get(), &name.name);
         Ok(id)
+    }
+
+    fn fill(&mut self, id: TaskId, thread: Thread) {
+        let before = core::mem::replace(self.thread(id), thread);
+        // Whoever gives a number back takes its job. If one has not, the waker is
+        // lost: to drop it is a user's code, and this a section.
+        debug_assert!(before.job.is_none());
+        core::mem::forget(before.job);
     }
 
     /// Makes a future's or a timer's thread do `job` at a notice.
@@ -220,20 +240,18 @@ impl Core {
         self.thread(id).job.replace(job)
     }
 
-    /// Ends a task. What it leaves behind that has a `Drop` of the guest's is
-    /// returned, to be dropped outside of the section.
-    pub(crate) fn end(&mut self, id: TaskId, end: End) -> Option<Start> {
+    /// Ends a task, for [`Section::end`].
+    pub(super) fn end(&mut self, id: TaskId, end: End) -> Option<Start> {
         if !self.rtos.end(id, end, &mut hand_over) {
             return None;
-        }
-        if end != End::Returned {
-            self.abandon_futures(id);
         }
         let on_processor = self.running == id.number();
         let thread = self.thread(id);
         let stack = thread.stack.take();
         let start = thread.start.take();
         let calling = core::mem::take(&mut thread.calling);
+        let replies = core::mem::take(&mut thread.decoding);
+        thread.reply.take().into_iter().chain(replies).for_each(port::give_back);
         // What the task kept to itself is lost with its stack.
         core::mem::forget(core::mem::take(&mut thread.locals));
         if let Some(info) = thread.info.take() {
@@ -254,20 +272,26 @@ impl Core {
         start
     }
 
-    /// Takes the futures that a task polled out of the lines in which they stand:
-    /// nobody would hear that it is their turn. One that another task polls after
-    /// that stands in line anew. O(n)
-    fn abandon_futures(&mut self, task: TaskId) {
-        for number in 0..self.threads.len() {
-            let thread = &mut self.threads[number];
-            if thread.poller == task.to_bits() && task != TaskId::NONE {
-                thread.poller = 0;
-                // As all that the task owned, the waker is not dropped.
-                core::mem::forget(thread.job.take());
-                let place = self.rtos.id_at(u16::try_from(number).unwrap_or(NOBODY));
-                self.rtos.delist(place);
-            }
+    /// How many tasks, futures and timers there can be without more room.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Takes a future that `task` polled out of the line in which it stands, or
+    /// its timer away, if this number is one's: nobody would hear of it. Returns
+    /// how to give what it was told of to a task.
+    pub(super) fn abandon(&mut self, number: usize, task: TaskId) -> Option<PassOn> {
+        let thread = self.threads.get_mut(number)?;
+        if thread.poller != task.to_bits() {
+            return None;
         }
+        thread.poller = 0;
+        // As all that the task owned, the waker is not dropped.
+        core::mem::forget(thread.job.take());
+        let place = self.rtos.id_at(u16::try_from(number).unwrap_or(NOBODY));
+        self.rtos.remove_timer(place);
+        let next = self.rtos.abandon(place)?;
+        self.thread(next).pass_on
     }
 
     /// Takes a call of the host's.
@@ -288,9 +312,19 @@ impl Core {
         }
     }
 
-    /// Takes the reply that a task waited for, if it is there.
+    /// The host may have the bytes of the reply that a task took last.
+    pub(crate) fn end_reply(&mut self, task: TaskId) {
+        if let Some(reply) = self.thread(task).decoding.pop() {
+            port::give_back(reply);
+        }
+    }
+
+    /// Takes the reply that a task waited for, if it is there. It is the task's
+    /// until [`Core::end_reply`] or the task's end.
     pub(crate) fn end_host_call(&mut self, task: TaskId) -> Option<Taken> {
-        let reply = self.thread(task).reply.take()?;
+        let thread = self.thread(task);
+        let reply = thread.reply.take()?;
+        thread.decoding.push(reply);
         if self.watched {
             trace::record(TraceEvent::HostReply, task.number(), 0);
         }
@@ -342,10 +376,11 @@ impl Core {
                     return Some((Job::Call(function, argument), times));
                 }
                 // A waker is used once: who polls again leaves a new one.
-                _ => match slot.take() {
-                    Some(job) => return Some((job, times)),
-                    None => {}
-                },
+                _ => {
+                    if let Some(job) = slot.take() {
+                        return Some((job, times));
+                    }
+                }
             }
         }
         None

@@ -2,7 +2,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::sync::tests_support::{Counted, Drops, in_handler, spawn_at};
+use crate::future::block_on;
+use crate::sync::tests_support::{Counted, Drops, in_handler, poll_once, spawn_at};
 use crate::task::{self, JoinHandle};
 use crate::time::{self, Duration, Instant};
 
@@ -215,4 +216,155 @@ fn hundreds_of_clients_are_served() {
         assert_eq!(client.join().unwrap(), Ok(Box::new(n * 2)));
     }
     servers.into_iter().for_each(|server| server.task().kill());
+}
+
+type Asked = core::pin::Pin<Box<dyn Future<Output = Sent> + Send>>;
+
+fn ask(port: &'static Numbers, number: u32) -> Asked {
+    let mut asked: Asked = Box::pin(port.send_async(Box::new(number)));
+    assert!(poll_once(asked.as_mut()).is_none());
+    asked
+}
+
+#[test]
+fn a_future_s_message_goes_to_the_server_and_its_reply_back() {
+    static PORT: Numbers = Port::new();
+    // The server waits first; then the client does; then both are futures.
+    let serve = |received: (Box<u32>, ReplyHandle<Box<u32>>)| {
+        let (message, reply) = received;
+        reply.reply(Box::new(*message + 1))
+    };
+    let server = spawn_at(20, move || serve(PORT.receive(Timeout::Forever).unwrap()));
+    assert_eq!(block_on(PORT.send_async(Box::new(1))).unwrap(), Ok(Box::new(2)));
+    assert_eq!(server.join().unwrap(), Ok(()));
+    let client = spawn_at(20, || block_on(PORT.send_async(Box::new(2))).unwrap());
+    assert_eq!(serve(PORT.receive(Timeout::Now).unwrap()), Ok(()));
+    assert_eq!(client.join().unwrap(), Ok(Box::new(3)));
+    let server = spawn_at(20, move || serve(block_on(PORT.receive_async()).unwrap()));
+    assert_eq!(block_on(PORT.send_async(Box::new(3))).unwrap(), Ok(Box::new(4)));
+    assert_eq!(server.join().unwrap(), Ok(()));
+    // All in one task.
+    let mut asked = ask(&PORT, 4);
+    assert_eq!(serve(block_on(PORT.receive_async()).unwrap()), Ok(()));
+    assert_eq!(poll_once(asked.as_mut()), Some(Ok(Box::new(5))));
+}
+
+#[test]
+fn tasks_and_futures_are_received_in_one_line() {
+    static PORT: Numbers = Port::new();
+    let first = send(&PORT, 8, 1, Timeout::Forever);
+    task::yield_now();
+    let mut second = ask(&PORT, 2);
+    let urgent = spawn_at(20, || block_on(PORT.send_async(Box::new(0))).unwrap());
+    for expected in 0..3 {
+        let (message, reply) = PORT.receive(Timeout::Now).unwrap();
+        assert_eq!(*message, expected);
+        reply.reply(message).unwrap();
+    }
+    assert_eq!((urgent.join().unwrap(), first.join().unwrap()), (Ok(Box::new(0)), Ok(Box::new(1))));
+    assert_eq!(poll_once(second.as_mut()), Some(Ok(Box::new(2))));
+}
+
+#[test]
+fn a_dropped_client_is_not_received_or_no_longer_awaits_its_reply() {
+    static PORT: Numbers = Port::new();
+    drop(ask(&PORT, 1));
+    assert_eq!(PORT.receive(Timeout::Now).err(), Some(WaitError::WouldBlock));
+    let received = ask(&PORT, 2);
+    let (message, reply) = PORT.receive(Timeout::Now).unwrap();
+    assert!(*message == 2 && reply.is_awaited());
+    drop(received);
+    assert!(!reply.is_awaited());
+    assert_eq!(reply.reply(Box::new(3)), Err(Gone(Box::new(3))));
+    let answered = ask(&PORT, 4);
+    PORT.receive(Timeout::Now).unwrap().1.reply(Box::new(5)).unwrap();
+    drop(answered);
+}
+
+#[test]
+fn a_future_is_told_that_its_server_has_gone() {
+    static PORT: Numbers = Port::new();
+    let peer_died = Some(Err(SendError::NotAnswered(WaitError::PeerDied)));
+    let mut asked = ask(&PORT, 1);
+    drop(PORT.receive(Timeout::Now).unwrap());
+    assert_eq!(poll_once(asked.as_mut()), peer_died);
+    let server = spawn_at(9, || {
+        let received = block_on(PORT.receive_async());
+        time::sleep(Duration::MAX).unwrap();
+        drop(received);
+    });
+    let mut asked = ask(&PORT, 2);
+    time::sleep(Duration::from_secs(1)).unwrap();
+    server.task().kill();
+    assert_eq!(poll_once(asked.as_mut()), peer_died);
+}
+
+#[test]
+fn a_client_of_which_a_server_s_future_was_told_goes_to_the_next() {
+    static PORT: Numbers = Port::new();
+    let serve = || PORT.receive(Timeout::Forever).unwrap().1.reply(Box::new(9));
+    // The future is dropped.
+    let mut dropped = Box::pin(PORT.receive_async());
+    assert!(poll_once(dropped.as_mut()).is_none());
+    let next = spawn_at(8, serve);
+    task::yield_now();
+    let client = send(&PORT, 20, 1, Timeout::Forever);
+    assert_eq!((client.task().ended(), next.task().ended()), (None, None));
+    drop(dropped);
+    assert_eq!((client.join().unwrap(), next.join().unwrap()), (Ok(Box::new(9)), Ok(())));
+    // Its task is killed.
+    let killed = spawn_at(20, || {
+        let mut future = Box::pin(PORT.receive_async());
+        assert!(poll_once(future.as_mut()).is_none());
+        time::sleep(Duration::MAX)
+    });
+    let next = spawn_at(9, serve);
+    let client = send(&PORT, 20, 1, Timeout::Forever);
+    killed.task().kill();
+    assert_eq!((client.join().unwrap(), next.join().unwrap()), (Ok(Box::new(9)), Ok(())));
+}
+
+#[test]
+fn a_client_whose_task_is_killed_sends_anew_or_learns_that_it_was_cancelled() {
+    static PORT: Numbers = Port::new();
+    static SHARED: std::sync::Mutex<Vec<Asked>> = std::sync::Mutex::new(Vec::new());
+    let killed = spawn_at(20, || {
+        SHARED.lock().unwrap().extend((0..3).map(|n| ask(&PORT, n)));
+        time::sleep(Duration::MAX)
+    });
+    // One is received, one is answered, one is neither.
+    let (_, received) = PORT.receive(Timeout::Now).unwrap();
+    PORT.receive(Timeout::Now).unwrap().1.reply(Box::new(7)).unwrap();
+    killed.task().kill();
+    assert!(!received.is_awaited());
+    let mut asked = SHARED.lock().unwrap().drain(..).collect::<Vec<_>>();
+    let cancelled = Err(SendError::NotAnswered(WaitError::Cancelled));
+    assert_eq!(poll_once(asked[0].as_mut()), Some(cancelled));
+    assert_eq!(poll_once(asked[1].as_mut()), Some(Ok(Box::new(7))));
+    assert_eq!(poll_once(asked[2].as_mut()), None);
+    PORT.receive(Timeout::Now).unwrap().1.reply(Box::new(8)).unwrap();
+    assert_eq!(poll_once(asked[2].as_mut()), Some(Ok(Box::new(8))));
+}
+
+#[test]
+fn every_message_and_reply_of_a_future_is_dropped_once() {
+    static PORT: Port<Counted, Counted> = Port::new();
+    let (messages, replies) = (Drops::default(), Drops::default());
+    let begin = |polled: bool| {
+        let mut asked = Box::pin(PORT.send_async(messages.value(0)));
+        assert!(!polled || poll_once(asked.as_mut()).is_none());
+        asked
+    };
+    drop(begin(false));
+    drop(begin(true));
+    let received = begin(true);
+    let (_, reply) = PORT.receive(Timeout::Now).unwrap();
+    drop(received);
+    drop(reply.reply(replies.value(0)));
+    for hears in [true, false] {
+        let mut answered = begin(true);
+        drop(PORT.receive(Timeout::Now).unwrap().1.reply(replies.value(0)));
+        assert_eq!(hears, hears && poll_once(answered.as_mut()).is_some());
+    }
+    assert_eq!((messages.count(), replies.count()), (5, 3));
 }

@@ -2,19 +2,17 @@
 //!
 //! * `entry`: the first instructions, the note, and the tables of functions.
 //! * `page`: the only code that touches the shared page and rings.
-//! * `port`: what the kernel asks for; `block` and `upcall`, its way in from the host.
+//! * `port`: what the kernel asks for.
 //! * `allocator`, `panic`, `logger`: what Rust asks a program for.
 //! * `linkage`: what the compiler asks a program for.
 
 mod allocator;
-mod block;
 mod entry;
 mod linkage;
 mod logger;
 mod page;
 mod panic;
 pub(crate) mod port;
-mod upcall;
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -152,7 +150,9 @@ where
     let tail = args.encode(&mut head).map_err(|_| HostError::BadValue)?;
     let reply = await_reply(function, &head, tail).ok_or(HostError::Unavailable)?;
     let result = read_reply(&reply.completion);
-    CHANNEL.with(|channel| channel.end_reply(reply));
+    let mut section = Section::enter();
+    let task = section.current();
+    section.end_reply(task);
     result
 }
 

@@ -1,6 +1,6 @@
 //! What the kernel needs of its surroundings, in a guest.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cellule_abi::clock::{Clock, ClockKind};
 use cellule_abi::doorbell::Doorbell;
@@ -9,12 +9,12 @@ use cellule_abi::record::CompletionOp;
 use cellule_abi::tasks::{NEVER, TraceRecord};
 use cellule_rtos::End;
 
-use super::block::BLOCK;
 use super::page::{Page, native};
-use super::upcall::{self, VECTOR_STATE};
 use super::{CHANNEL, unbroken};
-use crate::channel::Port;
-use crate::kernel::{Core, Section, Stacks};
+use crate::channel::{Port, Taken};
+use crate::kernel::block::BLOCK;
+use crate::kernel::upcall::{self, VECTOR_STATE};
+use crate::kernel::{Core, Stacks};
 
 /// The clock, as the host gave it: written once, before the first task.
 static BASE_COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -30,57 +30,7 @@ static EXTENDED: AtomicBool = AtomicBool::new(false);
 /// Whether the panic or the fault of a task ends that task alone.
 static TASKS_FAIL_ALONE: AtomicBool = AtomicBool::new(false);
 
-// Upcalls.
-
-/// Masks upcalls; whether they were.
-#[inline]
-pub(crate) fn mask() -> bool {
-    let was = BLOCK.mask.load(Ordering::Relaxed);
-    BLOCK.mask.store(1, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    was != 0
-}
-
-/// Unmasks upcalls, and catches up with one that came meanwhile.
-#[inline(always)]
-pub(crate) fn unmask() {
-    compiler_fence(Ordering::SeqCst);
-    BLOCK.mask.store(0, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    if BLOCK.pending.load(Ordering::Relaxed) != 0 {
-        catch_up();
-    }
-}
-
-/// Whether upcalls are masked: the context may not wait.
-pub(crate) fn is_masked() -> bool {
-    BLOCK.mask.load(Ordering::Relaxed) != 0
-}
-
-/// Makes whoever unmasks upcalls look at what there is.
-pub(crate) fn set_pending() {
-    BLOCK.pending.store(1, Ordering::Relaxed);
-}
-
-/// Forgets that there is something to look at: before looking.
-pub(crate) fn clear_pending() {
-    BLOCK.pending.store(0, Ordering::Relaxed);
-}
-
-#[cold]
-fn catch_up() {
-    while BLOCK.pending.load(Ordering::Relaxed) != 0 {
-        BLOCK.mask.store(1, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        let mut section = Section::within_mask();
-        section.look();
-        section.run();
-        drop(section);
-        compiler_fence(Ordering::SeqCst);
-        BLOCK.mask.store(0, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-    }
-}
+pub(crate) use crate::kernel::upcall::{clear_pending, is_masked, mask, set_pending, unmask};
 
 // Time.
 
@@ -195,9 +145,14 @@ pub(crate) fn take_completions(core: &mut Core) {
         if taken.completion.op == CompletionOp::Call as u16 {
             core.accept(taken.completion, super::priority_of(&taken.completion));
         } else if let Some(late) = core.settle(taken) {
-            CHANNEL.with(|channel| channel.end_reply(late));
+            give_back(late);
         }
     }
+}
+
+/// Gives the bytes of a reply back to the host.
+pub(crate) fn give_back(reply: Taken) {
+    CHANNEL.with(|channel| channel.end_reply(reply));
 }
 
 /// Tells the host which task runs.

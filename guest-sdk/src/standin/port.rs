@@ -3,7 +3,8 @@
 //!
 //! Tasks are real: they have stacks of their own and switch as in a guest. Time
 //! is virtual, so that a test of an hour's timeouts takes no time, and nothing
-//! preempts a task but what it does itself. There is one kernel in a process;
+//! preempts a task but what it does itself: there are no upcalls, but where a
+//! test plays the host (`kernel::steps`). There is one kernel in a process;
 //! threads take turns, each from its first use of a task or primitive to its
 //! end.
 
@@ -18,8 +19,15 @@ use std::thread_local;
 
 use cellule_rtos::End;
 
-use crate::kernel::{Core, Info, Section, Stack, Stacks};
+use crate::kernel::block::BLOCK;
+use crate::kernel::{Core, Info, Section, Stack, Stacks, upcall};
 use crate::task::CALL_PRIORITY;
+
+#[cfg(test)]
+pub(crate) use crate::kernel::steps::unmask;
+#[cfg(not(test))]
+pub(crate) use crate::kernel::upcall::unmask;
+pub(crate) use crate::kernel::upcall::{clear_pending, set_pending};
 
 /// The stacks of tasks: large, for unoptimised code and the messages of panics.
 /// Untouched memory costs nothing.
@@ -31,10 +39,11 @@ static OWNED: Mutex<bool> = Mutex::new(false);
 static FREED: Condvar = Condvar::new();
 
 // The owner's alone.
-static MASKED: AtomicBool = AtomicBool::new(false);
-static PENDING: AtomicBool = AtomicBool::new(false);
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
 static HAS_STACKS: AtomicBool = AtomicBool::new(false);
+/// How much time has passed that the kernel has not seen: if a test plays the
+/// host, time does not stand still.
+pub(crate) static UNSEEN_NS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static MINE: Owner = const { Owner(Cell::new(false)) };
@@ -50,7 +59,7 @@ impl Owner {
             FREED.wait_while(owned, |owned| *owned).unwrap_or_else(PoisonError::into_inner);
         *owned = true;
         self.0.set(true);
-        MASKED.store(true, Ordering::Relaxed);
+        upcall::mask();
         let mut section = Section::within_mask();
         // The kernel's time goes on from thread to thread.
         NOW_NS.store(section.now(), Ordering::Relaxed);
@@ -58,7 +67,7 @@ impl Owner {
         let stack = Stack::first(core::ptr::null_mut(), 0);
         section.adopt(CALL_PRIORITY, Arc::new(Info::new(String::from("main"))), stack);
         drop(section);
-        MASKED.store(false, Ordering::Relaxed);
+        upcall::unmask();
     }
 }
 
@@ -68,7 +77,7 @@ impl Drop for Owner {
             let mut section = Section::after_fault();
             let tasks: alloc::vec::Vec<_> = section.tasks().map(|task| task.id).collect();
             for task in tasks {
-                core::mem::forget(Core::end(&mut section, task, End::Killed));
+                core::mem::forget(section.end(task, End::Killed));
             }
             drop(section);
             *OWNED.lock().unwrap_or_else(PoisonError::into_inner) = false;
@@ -77,42 +86,25 @@ impl Drop for Owner {
     }
 }
 
-/// Masks upcalls, of which there are none; whether they were masked.
+/// Masks upcalls; whether they were. The first to do so takes the kernel.
 pub(crate) fn mask() -> bool {
+    take_kernel();
+    upcall::mask()
+}
+
+/// Makes the kernel this thread's, if it is not.
+fn take_kernel() {
     // At a thread's end, its other values may still come here: it has the kernel.
     let _ = MINE.try_with(|owner| {
         if !owner.0.get() {
             owner.take();
         }
     });
-    MASKED.swap(true, Ordering::Relaxed)
 }
 
-/// Unmasks upcalls, and does what was put off.
-pub(crate) fn unmask() {
-    MASKED.store(false, Ordering::Relaxed);
-    while PENDING.swap(false, Ordering::Relaxed) {
-        MASKED.store(true, Ordering::Relaxed);
-        let mut section = Section::within_mask();
-        section.look();
-        section.run();
-        drop(section);
-        MASKED.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Makes whoever unmasks upcalls look at what there is.
-pub(crate) fn set_pending() {
-    PENDING.store(true, Ordering::Relaxed);
-}
-
-/// Forgets that there is something to look at.
-pub(crate) fn clear_pending() {
-    PENDING.store(false, Ordering::Relaxed);
-}
-
-/// Virtual nanoseconds since the thread took the kernel.
+/// Virtual nanoseconds since the process first used the kernel.
 pub(crate) fn now() -> u64 {
+    take_kernel();
     NOW_NS.load(Ordering::Relaxed)
 }
 
@@ -147,10 +139,23 @@ pub(crate) fn idle(core: &mut Core) {
     set_virtual(core.now());
 }
 
-/// There is no host.
-pub(crate) const fn take_completions(_: &mut Core) {}
+/// There are no replies of a host's.
+pub(crate) fn give_back(_: crate::channel::Taken) {}
 
-pub(crate) const fn set_running(_: u16) {}
+/// There is no host; one that a test plays completes nothing but spans of time.
+pub(crate) fn take_completions(core: &mut Core) {
+    let passed = UNSEEN_NS.swap(0, Ordering::Relaxed);
+    if passed != 0 {
+        let now = core.now().saturating_add(passed);
+        core.advance(now);
+        set_virtual(now);
+    }
+}
+
+/// Tells the host that a test plays which task runs.
+pub(crate) fn set_running(number: u16) {
+    BLOCK.task.store(number.into(), Ordering::Relaxed);
+}
 
 pub(crate) const fn set_trace_written(_: u64) {}
 

@@ -1,9 +1,10 @@
 //! A barrier: tasks go on when so many have arrived.
 
 use cellule_rtos as rtos;
-use cellule_rtos::Arrival;
+use cellule_rtos::{Arrival, NoRoom, Patience, TaskId};
 
 use super::WaitError;
+use crate::future::{Announcement, Listening};
 use crate::kernel::{Section, SectionCell};
 use crate::time::Timeout;
 
@@ -61,13 +62,60 @@ impl Barrier {
         }
         Ok(true)
     }
+
+    /// Waits as a future: it arrives when it is first polled.
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::sync::{Barrier, Timeout};
+    /// use cellule_guest::task;
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let other = task::spawn(|| START.wait(Timeout::Forever))?;
+    /// let leads = block_on(START.wait_async())?;
+    /// assert_ne!(leads, other.join()??);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Blocking
+    ///
+    /// Dropped before the last arrives, it does not count any more.
+    pub async fn wait_async(&self) -> bool {
+        Listening::new(Arriving { barrier: self }).await == LEADER
+    }
+}
+
+/// What a future hears that need not wait. The others are told zero.
+const LEADER: u64 = 1;
+
+struct Arriving<'a> {
+    barrier: &'a Barrier,
+}
+
+impl Announcement for Arriving<'_> {
+    fn attempt(&mut self, section: &mut Section) -> Option<u64> {
+        let Barrier { state, size } = self.barrier;
+        let arrival = state.with(section, |state, core| state.arrive(core, *size, Patience::None));
+        (arrival == Arrival::Last).then_some(LEADER)
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        self.barrier.state.with(section, |state, core| core.enlist(state.waiters(), 0))
+    }
+
+    /// The others have passed, and it has too.
+    fn unheard(&mut self, _: &mut Section, _: u64) {}
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::boxed::Box;
     use alloc::vec::Vec;
 
     use super::*;
+    use crate::future::block_on;
+    use crate::sync::tests_support::{poll_once, spawn_at};
     use crate::task;
     use crate::time::{self, Duration};
 
@@ -85,6 +133,31 @@ mod tests {
                 assert_eq!(task.join().unwrap(), (Ok(false), arrived));
             }
         }
+    }
+
+    #[test]
+    fn futures_and_tasks_arrive_together_and_one_leads() {
+        static BARRIER: Barrier = Barrier::new(5);
+        let task = spawn_at(9, || BARRIER.wait(Timeout::Forever).unwrap());
+        let futures = [20, 9].map(|p| spawn_at(p, || block_on(BARRIER.wait_async()).unwrap()));
+        let mut dropped = Box::pin(BARRIER.wait_async());
+        for _ in 0..2 {
+            // Polled twice, it has arrived once.
+            assert!(poll_once(dropped.as_mut()).is_none());
+        }
+        drop(dropped);
+        let fourth = spawn_at(9, || BARRIER.wait(Timeout::Forever).unwrap());
+        assert_eq!(fourth.task().ended(), None, "who was dropped should NOT count");
+        assert!(block_on(BARRIER.wait_async()).unwrap(), "the last leads");
+        assert!(!task.join().unwrap() && !fourth.join().unwrap());
+        futures.into_iter().for_each(|future| assert!(!future.join().unwrap()));
+    }
+
+    #[test]
+    fn a_future_that_arrived_does_not_count_when_its_task_is_killed() {
+        static BARRIER: Barrier = Barrier::new(2);
+        spawn_at(9, || block_on(BARRIER.wait_async())).task().kill();
+        assert_eq!(BARRIER.wait(Duration::from_secs(1)), Err(WaitError::TimedOut));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use core::fmt;
 
 use cellule_rtos as rtos;
-use cellule_rtos::Patience;
+use cellule_rtos::{NoRoom, Patience, TaskId};
 
-use super::WaitError;
 use super::mutex::{LockError, Mutex, MutexGuard};
+use super::{Line, WaitError};
+use crate::future::{Announcement, Listening};
 use crate::kernel::{self, Section, SectionCell};
 use crate::time::Timeout;
 
@@ -38,6 +39,19 @@ pub struct Condvar {
 
 /// A wait for a condition ended otherwise than by a notification, or what the
 /// mutex guards may be broken. The guard is here.
+///
+/// ```
+/// use cellule_guest::sync::{Condvar, CondvarError, Mutex, WaitError};
+/// use cellule_guest::time::Duration;
+///
+/// static READY: Mutex<bool> = Mutex::new(false);
+/// static CHANGED: Condvar = Condvar::new();
+///
+/// let ready = READY.try_lock().unwrap();
+/// let error = CHANGED.wait(ready, Duration::from_secs(1)).unwrap_err();
+/// assert!(matches!(error, CondvarError::Wait(_, WaitError::TimedOut)));
+/// assert!(!*error.into_guard());
+/// ```
 #[non_exhaustive]
 pub enum CondvarError<'a, T: ?Sized> {
     /// Nobody notified it.
@@ -95,7 +109,7 @@ impl Condvar {
         // It cannot fail: the guard was this task's.
         let _ = mutex.release_within(&mut section);
         self.state.with(&mut section, |state, core| state.wait(core, patience));
-        lock_again(mutex, section.wait().map(|_| ()))
+        lock_again(mutex, section.wait_in(&self.state).map(|_| ()))
     }
 
     /// Waits while `condition` says so.
@@ -125,11 +139,57 @@ impl Condvar {
         Ok(guard)
     }
 
+    /// Waits as a future, as [`Condvar::wait`]: the mutex is unlocked when it is
+    /// first polled, and locked again before it is ready.
+    ///
+    /// Only with a mutex that stays for ever: see [`Mutex::lock_async`].
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::sync::{Condvar, Mutex, Timeout};
+    /// use cellule_guest::task;
+    ///
+    /// static READY: Mutex<bool> = Mutex::new(false);
+    /// static CHANGED: Condvar = Condvar::new();
+    ///
+    /// let waiter = task::spawn(|| {
+    ///     block_on(async {
+    ///         let mut ready = READY.lock_async().await.unwrap();
+    ///         while !*ready {
+    ///             ready = CHANGED.wait_async(ready).await.unwrap();
+    ///         }
+    ///     })
+    /// })?;
+    /// task::yield_now(); // it waits
+    /// *READY.lock(Timeout::Forever).unwrap() = true;
+    /// CHANGED.notify_one();
+    /// waiter.join()??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CondvarError::OwnerDied`]
+    ///
+    /// # Blocking
+    ///
+    /// Dropped, it leaves the mutex unlocked; if it was the one that
+    /// [`Condvar::notify_one`] told, the next in line is told.
+    pub async fn wait_async<T: ?Sized>(
+        &self,
+        guard: MutexGuard<'static, T>,
+    ) -> Result<MutexGuard<'static, T>, CondvarError<'static, T>> {
+        let mutex = guard.mutex();
+        Listening::new(Changing { condvar: self, guard: Some(guard) }).await;
+        let locked = mutex.lock_again_async().await;
+        locked.map_err(|guard| CondvarError::OwnerDied(guard, Ok(())))
+    }
+
     /// Wakes the task that is first in line. Nothing is remembered: without one,
     /// nothing happens.
     pub fn notify_one(&self) {
         let mut section = Section::enter();
-        self.state.with(&mut section, |state, core| state.notify_one(core));
+        self.state.pass_on(&mut section);
         section.reschedule();
     }
 
@@ -142,6 +202,45 @@ impl Condvar {
         let mut section = Section::enter();
         self.state.with(&mut section, |state, core| state.notify_all(core));
         section.reschedule();
+    }
+}
+
+/// What the one is told that [`Condvar::notify_one`] wakes. Who is told with all
+/// others is told zero.
+const ALONE: u64 = 1;
+
+impl Line for SectionCell<rtos::Condition> {
+    fn pass_on(&self, section: &mut Section) {
+        self.with(section, |state, core| state.notify_one_of(core, ALONE));
+    }
+}
+
+struct Changing<'a, T: ?Sized + 'static> {
+    condvar: &'a Condvar,
+    /// Until it waits.
+    guard: Option<MutexGuard<'static, T>>,
+}
+
+impl<T: ?Sized> Announcement for Changing<'_, T> {
+    fn attempt(&mut self, _: &mut Section) -> Option<u64> {
+        None
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        let enlist =
+            |state: &mut rtos::Condition, core: &mut kernel::Core| core.enlist(state.waiters(), 0);
+        let place = self.condvar.state.with(section, enlist)?;
+        if let Some(guard) = self.guard.take() {
+            // It cannot fail: the guard was this task's.
+            let _ = guard.into_mutex().release_within(section);
+        }
+        Ok(place)
+    }
+
+    fn unheard(&mut self, section: &mut Section, number: u64) {
+        if number == ALONE {
+            self.condvar.state.pass_on(section);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use cellule_rtos as rtos;
 use cellule_rtos::{Match, NoRoom, Outcome, Patience, TaskId, Want};
 
-use super::WaitError;
+use super::{Line, WaitError};
 use crate::future::{Operation, Waiting};
 use crate::kernel::{Section, SectionCell};
 use crate::time::Timeout;
@@ -35,6 +35,15 @@ pub struct EventFlags {
 }
 
 /// A wait for flags gave none.
+///
+/// ```
+/// use cellule_guest::sync::{EventFlags, FlagsError, Timeout, WaitError};
+///
+/// static EVENTS: EventFlags = EventFlags::new();
+/// let why = |bits| EVENTS.wait_any(bits, Timeout::Now).unwrap_err();
+/// assert_eq!(why(0), FlagsError::NoBits);
+/// assert_eq!(why(1), FlagsError::Wait(WaitError::WouldBlock));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlagsError {
@@ -147,7 +156,7 @@ impl EventFlags {
             Err(rtos::Take::Waits) => {}
             Err(_) => return Err(section.refusal(timeout).into()),
         }
-        match section.wait()? {
+        match section.wait_in(&self.state)? {
             #[expect(clippy::cast_possible_truncation, reason = "the number is the flags")]
             Outcome::Granted(bits) => Ok(bits as u32),
             _ => Ok(0),
@@ -194,6 +203,12 @@ impl Default for EventFlags {
     }
 }
 
+impl Line for SectionCell<rtos::Flags> {
+    fn pass_on(&self, section: &mut Section) {
+        self.with(section, |state, core| state.pass_on(core));
+    }
+}
+
 struct FlagsWait<'a> {
     flags: &'a EventFlags,
     want: Want,
@@ -217,7 +232,7 @@ impl Operation for FlagsWait<'_> {
     }
 
     fn pass_on(&mut self, section: &mut Section) {
-        self.flags.state.with(section, |state, core| state.pass_on(core));
+        self.flags.state.pass_on(section);
     }
 }
 

@@ -21,10 +21,11 @@ mod semaphore;
 pub(crate) mod tests_support;
 
 use core::fmt;
+use core::ptr;
 
 use cellule_rtos::{Outcome, Patience, TaskId};
 
-use crate::kernel::{self, Section};
+use crate::kernel::{self, PassOn, Section};
 pub use crate::time::Timeout;
 
 pub use barrier::Barrier;
@@ -38,6 +39,23 @@ pub use queue::{Queue, SendError};
 pub use semaphore::{Full, Semaphore};
 
 /// An operation did not wait, or waited in vain.
+///
+/// ```
+/// use cellule_guest::sync::{Semaphore, Timeout, WaitError};
+/// use cellule_guest::task;
+/// use cellule_guest::time::{self, Duration};
+///
+/// static NEVER: Semaphore = Semaphore::new(0, 1);
+///
+/// assert_eq!(NEVER.take(Timeout::Now), Err(WaitError::WouldBlock));
+/// assert_eq!(NEVER.take(Duration::from_millis(5)), Err(WaitError::TimedOut));
+/// assert_eq!(NEVER.take(time::now()), Err(WaitError::TimedOut));
+/// let other = task::spawn(|| NEVER.take(Timeout::Forever))?;
+/// task::yield_now();
+/// assert!(other.task().cancel_wait());
+/// assert_eq!(other.join()?, Err(WaitError::Cancelled));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -69,6 +87,12 @@ impl fmt::Display for WaitError {
 }
 
 impl core::error::Error for WaitError {}
+
+/// A line in which tasks and futures wait.
+pub(crate) trait Line {
+    /// Gives what a future was told of, which has gone, to the next.
+    fn pass_on(&self, section: &mut Section);
+}
 
 impl Section {
     /// What a timeout means here and now: no patience where one may not wait, or
@@ -121,6 +145,31 @@ impl Section {
     #[inline]
     pub(crate) fn wait(mut self) -> Result<Outcome, WaitError> {
         self.run_inlined();
+        self.waited()
+    }
+
+    /// The same, in a line in which also futures wait that, when it is their turn,
+    /// must come and take something. If the task that polls one is killed before
+    /// that, this task may be next, and is given it by [`Line::pass_on`].
+    ///
+    /// A future cannot leave the address of the object behind: it may be forgotten,
+    /// and the object be moved after that. A task that waits borrows the object.
+    #[inline]
+    pub(crate) fn wait_in<L: Line>(mut self, line: &L) -> Result<Outcome, WaitError> {
+        fn pass_on<L: Line>(section: &mut Section, line: *const ()) {
+            // SAFETY: `Section::end` calls this while a task waits in this line, and
+            // so in `wait_in`, which borrows it.
+            unsafe { &*line.cast::<L>() }.pass_on(section);
+        }
+        let current = self.current();
+        self.thread(current).pass_on = Some(PassOn(pass_on::<L>, ptr::from_ref(line).cast()));
+        self.run_inlined();
+        self.thread(current).pass_on = None;
+        self.waited()
+    }
+
+    #[inline]
+    fn waited(&self) -> Result<Outcome, WaitError> {
         match self.outcome() {
             Outcome::TimedOut => Err(WaitError::TimedOut),
             Outcome::Cancelled => Err(WaitError::Cancelled),

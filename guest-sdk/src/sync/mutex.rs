@@ -8,7 +8,7 @@ use core::ops::{Deref, DerefMut};
 use cellule_rtos as rtos;
 use cellule_rtos::{Handle, Lock, NoRoom, Outcome, Patience, TaskId};
 
-use super::WaitError;
+use super::{Line, WaitError};
 use crate::future::{Operation, Waiting};
 use crate::kernel::{Section, SectionCell};
 use crate::time::Timeout;
@@ -43,6 +43,17 @@ unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 
 /// The right to use a mutex's value; dropping it unlocks.
+///
+/// ```
+/// use cellule_guest::sync::{Mutex, MutexGuard, Timeout};
+///
+/// static WORDS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+///
+/// let mut words: MutexGuard<'_, Vec<&str>> = WORDS.lock(Timeout::Forever).unwrap();
+/// words.push("one");
+/// drop(words);
+/// assert_eq!(WORDS.try_lock().unwrap().len(), 1);
+/// ```
 #[must_use = "dropped, it unlocks at once"]
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,
@@ -51,6 +62,32 @@ pub struct MutexGuard<'a, T: ?Sized> {
 }
 
 /// A mutex could not be locked, or was, but not as it should be.
+///
+/// ```
+/// use cellule_guest::sync::{LockError, Mutex, Timeout};
+/// use cellule_guest::task;
+///
+/// static PAIR: Mutex<(u32, u32)> = Mutex::new((0, 0));
+///
+/// let killed = task::spawn(|| {
+///     let mut pair = PAIR.lock(Timeout::Forever).unwrap();
+///     pair.0 = 1;
+///     task::current().kill(); // in the midst of it
+///     pair.1 = 1;
+/// })?;
+/// assert!(killed.join().is_err());
+/// let pair = match PAIR.lock(Timeout::Forever) {
+///     Ok(pair) => pair,
+///     Err(LockError::OwnerDied(mut pair)) => {
+///         *pair = (0, 0);
+///         pair
+///     }
+///     Err(error) => panic!("{error}"),
+/// };
+/// assert_eq!(*pair, (0, 0));
+/// assert!(matches!(PAIR.try_lock(), Err(LockError::Recursive)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 pub enum LockError<'a, T: ?Sized> {
     /// It is locked. The task that held it before ended while it did, and may
@@ -63,6 +100,18 @@ pub enum LockError<'a, T: ?Sized> {
 }
 
 /// Only the task that holds a mutex can unlock it.
+///
+/// ```
+/// use cellule_guest::sync::{Mutex, UnlockError};
+///
+/// static MUTEX: Mutex<u32> = Mutex::new(0);
+///
+/// core::mem::forget(MUTEX.try_lock());
+/// // SAFETY: the guard was forgotten.
+/// assert_eq!(unsafe { MUTEX.unlock() }, Ok(()));
+/// // SAFETY: there is none.
+/// assert_eq!(unsafe { MUTEX.unlock() }, Err(UnlockError));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnlockError;
 
@@ -90,13 +139,15 @@ impl<T: ?Sized> Mutex<T> {
     /// Until it is handed over or the time is over.
     #[inline]
     pub fn lock(&self, timeout: impl Into<Timeout>) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
+        // First: a conversion may be a user's code.
+        let timeout = timeout.into();
         let mut section = Section::enter();
         let lock = |state: &mut rtos::Mutex, core: &mut crate::kernel::Core| {
             state.lock(core, self.handle(), Patience::None)
         };
         match self.state.with(&mut section, lock) {
             Lock::Locked => Ok(self.guard()),
-            other => self.lock_slowly(section, other, timeout.into()),
+            other => self.lock_slowly(section, other, timeout),
         }
     }
 
@@ -119,7 +170,7 @@ impl<T: ?Sized> Mutex<T> {
             Lock::OwnerDied => Err(LockError::OwnerDied(self.guard())),
             Lock::Recursive => Err(LockError::Recursive),
             Lock::Busy => Err(LockError::Wait(section.refusal(timeout))),
-            Lock::Waits => match section.wait() {
+            Lock::Waits => match section.wait_in(&self.state) {
                 Ok(Outcome::OwnerDied) => Err(LockError::OwnerDied(self.guard())),
                 Ok(_) => Ok(self.guard()),
                 Err(error) => Err(LockError::Wait(error)),
@@ -203,9 +254,20 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// Whose guard it is.
+    pub(super) const fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+
     /// The mutex, which stays locked.
     pub(super) fn into_mutex(self) -> &'a Mutex<T> {
         core::mem::ManuallyDrop::new(self).mutex
+    }
+}
+
+impl Line for SectionCell<rtos::Mutex> {
+    fn pass_on(&self, section: &mut Section) {
+        self.with(section, |state, core| state.pass_on(core));
     }
 }
 
@@ -247,7 +309,45 @@ impl<T: ?Sized> Operation for Locking<T> {
     }
 
     fn pass_on(&mut self, section: &mut Section) {
-        self.mutex.state.with(section, |state, core| state.pass_on(core));
+        self.mutex.state.pass_on(section);
+    }
+}
+
+/// Locking anew what a wait for a condition has unlocked.
+struct Relocking<T: ?Sized + 'static>(Locking<T>);
+
+impl<T: ?Sized> Mutex<T> {
+    /// Locks it as a future, also while another future of the same task holds it.
+    /// The error has the guard of a mutex whose owner has died.
+    pub(super) fn lock_again_async(
+        &'static self,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>, MutexGuard<'static, T>>> {
+        Waiting::new(Relocking(Locking { mutex: self }))
+    }
+}
+
+impl<T: ?Sized> Operation for Relocking<T> {
+    type Output = Result<MutexGuard<'static, T>, MutexGuard<'static, T>>;
+
+    fn attempt(&mut self, section: &mut Section) -> Option<Self::Output> {
+        match self.0.attempt(section)? {
+            Ok(guard) => Some(Ok(guard)),
+            Err(LockError::OwnerDied(guard)) => Some(Err(guard)),
+            // The other future will unlock it, and tells this one then.
+            Err(LockError::Recursive | LockError::Wait(_)) => None,
+        }
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        self.0.enlist(section)
+    }
+
+    fn enlist_again(&mut self, section: &mut Section, place: TaskId) {
+        self.0.enlist_again(section, place);
+    }
+
+    fn pass_on(&mut self, section: &mut Section) {
+        self.0.pass_on(section);
     }
 }
 

@@ -42,6 +42,17 @@ pub struct OnceLock<T> {
 unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
 
 /// A value was not made.
+///
+/// ```
+/// use cellule_guest::sync::{InitError, OnceLock};
+///
+/// static VALUE: OnceLock<u32> = OnceLock::new();
+/// let value = VALUE.try_get_or_init(|| {
+///     assert_eq!(VALUE.try_get_or_init(|| 1), Err(InitError::Recursive));
+///     2
+/// });
+/// assert_eq!(value, Ok(&2));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitError {

@@ -8,9 +8,10 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use cellule_rtos as rtos;
-use cellule_rtos::{Patience, Take};
+use cellule_rtos::{NoRoom, Patience, Take, TaskId};
 
-use super::WaitError;
+use super::{Line, WaitError};
+use crate::future::{Operation, Waiting};
 use crate::kernel::{Core, Section, SectionCell};
 use crate::time::Timeout;
 
@@ -64,6 +65,19 @@ union Block<T> {
 }
 
 /// A value in a pool; dropping it gives its block back.
+///
+/// ```
+/// use cellule_guest::sync::{Pool, PoolBox, Timeout};
+///
+/// static LINES: Pool<String, 4> = Pool::new();
+///
+/// let mut line: PoolBox<'static, String> = LINES.allocate("a".to_string(), Timeout::Now)?;
+/// line.push('b');
+/// assert_eq!((line.as_str(), LINES.available()), ("ab", 3));
+/// assert_eq!(line.into_inner(), "ab");
+/// assert_eq!(LINES.available(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PoolBox<'a, T> {
     state: &'a SectionCell<State>,
     block: NonNull<Block<T>>,
@@ -77,6 +91,17 @@ unsafe impl<T: Send> Send for PoolBox<'_, T> {}
 unsafe impl<T: Sync> Sync for PoolBox<'_, T> {}
 
 /// No block was to be had: the value is here.
+///
+/// ```
+/// use cellule_guest::sync::{Pool, Timeout, WaitError};
+///
+/// static PLACES: Pool<u32, 1> = Pool::new();
+///
+/// let _first = PLACES.allocate(1, Timeout::Now)?;
+/// let refused = PLACES.allocate(2, Timeout::Now).unwrap_err();
+/// assert_eq!((refused.value, refused.reason), (2, WaitError::WouldBlock));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AllocateError<T> {
     /// What was to be put there.
@@ -167,12 +192,35 @@ impl<T, const N: usize> Pool<T, N> {
         let mut section = Section::enter();
         let take = |state: &mut State, core: &mut Core| state.units.take(core, Patience::None);
         if self.state.with(&mut section, take) == Take::Taken {
-            return Ok(self.fill(section, value));
+            return Ok(self.fill(&mut section, value));
         }
         match self.wait(section, timeout) {
-            Ok(section) => Ok(self.fill(section, value)),
+            Ok(mut section) => Ok(self.fill(&mut section, value)),
             Err(reason) => Err(AllocateError { value, reason }),
         }
+    }
+
+    /// Puts a value into a block as a future.
+    ///
+    /// ```
+    /// use cellule_guest::future::block_on;
+    /// use cellule_guest::sync::{Pool, Timeout};
+    /// use cellule_guest::task;
+    ///
+    /// static LINES: Pool<String, 1> = Pool::new();
+    ///
+    /// let first = LINES.allocate("first".to_string(), Timeout::Now)?;
+    /// let second = task::spawn(|| block_on(LINES.allocate_async("second".to_string())))?;
+    /// assert_eq!(first.into_inner(), "first"); // and there is a block again
+    /// assert_eq!(*second.join()??, "second");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Blocking
+    ///
+    /// Dropped before it is ready, it has taken no block, and drops the value.
+    pub fn allocate_async(&self, value: T) -> impl Future<Output = PoolBox<'_, T>> {
+        Waiting::new(Allocating { pool: self, value: Some(value) })
     }
 
     /// Waits for a unit.
@@ -184,18 +232,17 @@ impl<T, const N: usize> Pool<T, N> {
             Take::Busy => return Err(section.refusal(timeout)),
             Take::Waits => {}
         }
-        section.wait()?;
+        section.wait_in(&self.state)?;
         Ok(Section::enter())
     }
 
     /// Puts a value into the block that a unit stands for.
     #[inline]
-    fn fill(&self, mut section: Section, value: T) -> PoolBox<'_, T> {
+    fn fill(&self, section: &mut Section, value: T) -> PoolBox<'_, T> {
         let blocks = self.blocks.get().cast::<Block<T>>();
         // SAFETY: the blocks are this pool's, and the caller has taken a unit.
         let take = |state: &mut State, _: &mut Core| unsafe { state.take(blocks) };
-        let (block, number) = self.state.with(&mut section, take);
-        drop(section);
+        let (block, number) = self.state.with(section, take);
         // SAFETY: the block is this caller's: on no list, and in no other box.
         unsafe { block.write(Block { value: ManuallyDrop::new(value) }) };
         PoolBox { state: &self.state, block, number, owned: PhantomData }
@@ -210,6 +257,43 @@ impl<T, const N: usize> Pool<T, N> {
     /// How many blocks there are.
     pub const fn capacity(&self) -> usize {
         N
+    }
+}
+
+impl Line for SectionCell<State> {
+    fn pass_on(&self, section: &mut Section) {
+        self.with(section, |state, core| state.units.pass_on(core));
+    }
+}
+
+struct Allocating<'a, T, const N: usize> {
+    pool: &'a Pool<T, N>,
+    value: Option<T>,
+}
+
+impl<'a, T, const N: usize> Operation for Allocating<'a, T, N> {
+    type Output = PoolBox<'a, T>;
+
+    fn attempt(&mut self, section: &mut Section) -> Option<PoolBox<'a, T>> {
+        let take = |state: &mut State, core: &mut Core| state.units.take(core, Patience::None);
+        if self.value.is_none() || self.pool.state.with(section, take) != Take::Taken {
+            return None;
+        }
+        self.value.take().map(|value| self.pool.fill(section, value))
+    }
+
+    fn enlist(&mut self, section: &mut Section) -> Result<TaskId, NoRoom> {
+        self.pool.state.with(section, |state, core| core.enlist(state.units.waiters(), 0))
+    }
+
+    fn enlist_again(&mut self, section: &mut Section, place: TaskId) {
+        self.pool
+            .state
+            .with(section, |state, core| core.enlist_again(place, state.units.waiters()));
+    }
+
+    fn pass_on(&mut self, section: &mut Section) {
+        self.pool.state.pass_on(section);
     }
 }
 

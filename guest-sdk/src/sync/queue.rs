@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use cellule_rtos as rtos;
 use cellule_rtos::{Get, NoRoom, Patience, Put, TaskId};
 
-use super::WaitError;
+use super::{Line, WaitError};
 use crate::future::{Operation, Waiting};
 use crate::kernel::{Section, SectionCell};
 use crate::time::Timeout;
@@ -54,6 +54,18 @@ pub struct Queue<T, const N: usize> {
 unsafe impl<T: Send, const N: usize> Sync for Queue<T, N> {}
 
 /// A value was not sent: it is here.
+///
+/// ```
+/// use cellule_guest::sync::{Queue, WaitError};
+/// use cellule_guest::time::Duration;
+///
+/// static LINES: Queue<String, 1> = Queue::new();
+///
+/// LINES.try_send("first".to_string())?;
+/// let refused = LINES.send("second".to_string(), Duration::from_secs(1)).unwrap_err();
+/// assert_eq!((refused.value.as_str(), refused.reason), ("second", WaitError::TimedOut));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T> {
     /// What was to be sent.
@@ -266,7 +278,7 @@ impl<T> Ring<'_, T> {
         }
         let mut item = MaybeUninit::new(value);
         section.set_item(&raw mut item);
-        match section.wait() {
+        match section.wait_in(&Senders(self)) {
             // Moved out by whoever made room.
             Ok(_) => Ok(()),
             // SAFETY: the wait ended otherwise, so nobody took it.
@@ -301,7 +313,7 @@ impl<T> Ring<'_, T> {
         }
         let mut item = MaybeUninit::<T>::uninit();
         section.set_item(&raw mut item);
-        section.wait()?;
+        section.wait_in(&Receivers(self))?;
         // SAFETY: the wait was granted, by `deliver`, which wrote it.
         Ok(unsafe { item.assume_init() })
     }
@@ -378,6 +390,44 @@ fn deliver<T>(section: &mut Section, task: TaskId, value: T) {
     unsafe { item.write(value) };
 }
 
+/// Those who wait to put an item into a queue.
+struct Senders<'a, T>(Ring<'a, T>);
+
+impl<T> Line for Senders<'_, T> {
+    fn pass_on(&self, section: &mut Section) {
+        let Ring { state, capacity, .. } = self.0;
+        while let Some((sender, put)) =
+            state.with(section, |state, core| state.pass_room_on(core, capacity))
+        {
+            let item = section.item::<T>(sender);
+            // SAFETY: the task was just woken from `send_slowly` of this queue,
+            // where it noted its item, a `T`, and has not run since.
+            let value = unsafe { item.read() };
+            match put {
+                Put::Store(place) => self.0.store(place, value),
+                Put::Deliver(task) => deliver(section, task, value),
+                // There was room, and no patience to wait with.
+                Put::Busy | Put::Waits => debug_assert!(false, "the item is lost"),
+            }
+        }
+    }
+}
+
+/// Those who wait to get an item out of a queue.
+struct Receivers<'a, T>(Ring<'a, T>);
+
+impl<T> Line for Receivers<'_, T> {
+    fn pass_on(&self, section: &mut Section) {
+        let Ring { state, capacity, .. } = self.0;
+        while let Some((task, Get::Take(place, refill))) =
+            state.with(section, |state, core| state.pass_item_on(core, capacity))
+        {
+            deliver(section, task, self.0.load(place));
+            self.0.refill(section, refill);
+        }
+    }
+}
+
 struct Sending<'a, T> {
     ring: Ring<'a, T>,
     value: Option<T>,
@@ -408,21 +458,7 @@ impl<T> Operation for Sending<'_, T> {
     }
 
     fn pass_on(&mut self, section: &mut Section) {
-        let Ring { state, capacity, .. } = self.ring;
-        while let Some((sender, put)) =
-            state.with(section, |state, core| state.pass_room_on(core, capacity))
-        {
-            let item = section.item::<T>(sender);
-            // SAFETY: the task was just woken from `send_slowly` of this queue,
-            // where it noted its item, a `T`, and has not run since.
-            let value = unsafe { item.read() };
-            match put {
-                Put::Store(place) => self.ring.store(place, value),
-                Put::Deliver(task) => deliver(section, task, value),
-                // There was room, and no patience to wait with.
-                Put::Busy | Put::Waits => debug_assert!(false, "the item is lost"),
-            }
-        }
+        Senders(self.ring).pass_on(section);
     }
 }
 
@@ -449,13 +485,7 @@ impl<T> Operation for Receiving<'_, T> {
     }
 
     fn pass_on(&mut self, section: &mut Section) {
-        let Ring { state, capacity, .. } = self.ring;
-        while let Some((task, Get::Take(place, refill))) =
-            state.with(section, |state, core| state.pass_item_on(core, capacity))
-        {
-            deliver(section, task, self.ring.load(place));
-            self.ring.refill(section, refill);
-        }
+        Receivers(self.ring).pass_on(section);
     }
 }
 

@@ -3,9 +3,9 @@
 use cellule_rtos as rtos;
 use cellule_rtos::{NoRoom, Patience, Take, TaskId};
 
-use super::WaitError;
+use super::{Line, WaitError};
 use crate::future::{Operation, Waiting};
-use crate::kernel::{Section, SectionCell};
+use crate::kernel::{Core, Section, SectionCell};
 use crate::time::Timeout;
 
 /// A counting semaphore: units that tasks take and give.
@@ -28,6 +28,13 @@ pub struct Semaphore {
 }
 
 /// The semaphore has as many units as it can have.
+///
+/// ```
+/// use cellule_guest::sync::{Full, Semaphore};
+///
+/// static EVENT: Semaphore = Semaphore::binary();
+/// assert_eq!((EVENT.give(), EVENT.give()), (Ok(()), Err(Full)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
@@ -61,10 +68,12 @@ impl Semaphore {
     /// Until a unit is given or the time is over.
     #[inline]
     pub fn take(&self, timeout: impl Into<Timeout>) -> Result<(), WaitError> {
+        // First: a conversion may be a user's code.
+        let timeout = timeout.into();
         let mut section = Section::enter();
         match self.state.with(&mut section, |state, core| state.take(core, Patience::None)) {
             Take::Taken => Ok(()),
-            Take::Busy | Take::Waits => self.wait(section, timeout.into()),
+            Take::Busy | Take::Waits => self.wait(section, timeout),
         }
     }
 
@@ -74,7 +83,7 @@ impl Semaphore {
         match self.state.with(&mut section, |state, core| state.take(core, patience)) {
             Take::Taken => Ok(()),
             Take::Busy => Err(section.refusal(timeout)),
-            Take::Waits => section.wait().map(|_| ()),
+            Take::Waits => section.wait_in(&self.state).map(|_| ()),
         }
     }
 
@@ -116,6 +125,12 @@ impl Semaphore {
     }
 }
 
+impl Line for SectionCell<rtos::Semaphore> {
+    fn pass_on(&self, section: &mut Section) {
+        self.with(section, |state, core| state.pass_on(core));
+    }
+}
+
 struct Taking<'a> {
     semaphore: &'a Semaphore,
 }
@@ -124,9 +139,7 @@ impl Operation for Taking<'_> {
     type Output = ();
 
     fn attempt(&mut self, section: &mut Section) -> Option<()> {
-        let take = |state: &mut rtos::Semaphore, core: &mut crate::kernel::Core| {
-            state.take(core, Patience::None)
-        };
+        let take = |state: &mut rtos::Semaphore, core: &mut Core| state.take(core, Patience::None);
         (self.semaphore.state.with(section, take) == Take::Taken).then_some(())
     }
 
@@ -139,7 +152,7 @@ impl Operation for Taking<'_> {
     }
 
     fn pass_on(&mut self, section: &mut Section) {
-        self.semaphore.state.with(section, |state, core| state.pass_on(core));
+        self.semaphore.state.pass_on(section);
     }
 }
 

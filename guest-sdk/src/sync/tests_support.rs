@@ -1,7 +1,10 @@
 //! What the tests of several primitives need.
 
 use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::{Context, Waker};
 use std::sync::Mutex;
 
 use crate::task::{Builder, JoinHandle, Priority};
@@ -38,6 +41,14 @@ pub(crate) fn spawn_at<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
     Builder::new().priority(Priority::new(priority).unwrap()).spawn(body).unwrap()
+}
+
+/// Polls a future, which nobody is to wake.
+pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        core::task::Poll::Ready(value) => Some(value),
+        core::task::Poll::Pending => None,
+    }
 }
 
 /// Calls `function` in a timer's function.

@@ -3,7 +3,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::sync::tests_support::spawn_at;
+use crate::future::block_on;
+use crate::sync::tests_support::{poll_once, spawn_at};
 use crate::sync::{EventFlags, Queue, Semaphore};
 use crate::{task, time};
 
@@ -221,4 +222,96 @@ fn a_watchdog_kills_a_task_that_hangs() {
     watchdog.start().unwrap();
     assert_eq!(other.join().unwrap(), Ok(()));
     assert!(watchdog.has_expired());
+}
+
+#[test]
+fn what_a_timer_gives_comes_before_a_timeout_of_the_same_moment_that_was_armed_later() {
+    static GIVEN: Semaphore = Semaphore::new(0, 9);
+    static TIMER: Timer = Timer::calling(|| GIVEN.give().unwrap());
+    let due = time::now() + SECOND;
+    TIMER.start_once_at(due).unwrap();
+    assert_eq!((GIVEN.take(due), time::now()), (Ok(()), due));
+    // The other way round, the timeout is first; also if tasks are at work.
+    let due = due + SECOND;
+    let takes = spawn_at(20, move || (GIVEN.take(due), time::now()));
+    TIMER.start_once_at(due).unwrap();
+    time::work(3 * SECOND);
+    assert_eq!(takes.join().unwrap(), (Err(WaitError::TimedOut), due));
+    assert_eq!(GIVEN.try_take(), Ok(()));
+    // A chain within one moment.
+    static SECONDS: Semaphore = Semaphore::new(0, 9);
+    static NEXT: Timer = Timer::calling(|| {
+        GIVEN.try_take().unwrap();
+        SECONDS.give().unwrap();
+    });
+    let due = time::now() + SECOND;
+    TIMER.start_once_at(due).unwrap();
+    NEXT.start_once_at(due).unwrap();
+    assert_eq!(SECONDS.take(due), Ok(()));
+}
+
+#[test]
+fn a_timer_stops_another_of_the_same_moment() {
+    static FIRST: Timer = Timer::calling(|| assert!(SECOND_TIMER.stop()));
+    static SECOND_TIMER: Timer = Timer::calling(|| panic!("it should have been stopped"));
+    let due = time::now() + SECOND;
+    FIRST.start_once_at(due).unwrap();
+    SECOND_TIMER.start_once_at(due).unwrap();
+    time::sleep(2 * SECOND).unwrap();
+    assert!(!SECOND_TIMER.is_active());
+}
+
+#[test]
+fn what_is_due_while_upcalls_are_masked_comes_after_that() {
+    let (timers, counts): (Vec<_>, Vec<_>) = (0..3).map(|_| counting()).unzip();
+    let due = time::now() + SECOND;
+    timers.iter().for_each(|timer| timer.start_once_at(due).unwrap());
+    let of = || counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u32>();
+    crate::critical::with(|_| {
+        time::work(3 * SECOND);
+        assert_eq!((of(), time::now()), (0, due + 2 * SECOND));
+    });
+    assert_eq!(of(), 3);
+}
+
+#[test]
+fn futures_and_tasks_are_told_of_an_expiry_and_nobody_twice() {
+    static TIMER: Timer = Timer::new();
+    let futures = [9, 20].map(|p| spawn_at(p, || block_on(TIMER.wait_async()).unwrap()));
+    let task = spawn_at(9, || TIMER.wait(Timeout::Forever));
+    TIMER.start_periodic(SECOND, SECOND).unwrap();
+    time::sleep(Duration::from_millis(1500)).unwrap();
+    assert_eq!(futures.map(|task| task.join().unwrap()), [Ok(1), Ok(1)]);
+    assert_eq!(task.join().unwrap(), Ok(1));
+    assert_eq!(TIMER.wait(Timeout::Now), Err(WaitError::WouldBlock));
+    time::sleep(3 * SECOND).unwrap();
+    assert_eq!(block_on(TIMER.wait_async()).unwrap(), Ok(3));
+    TIMER.stop();
+}
+
+#[test]
+fn an_expiry_of_which_only_a_dropped_future_was_told_is_not_lost() {
+    let timer = Timer::new();
+    let mut dropped = Box::pin(timer.wait_async());
+    assert!(poll_once(dropped.as_mut()).is_none());
+    timer.start_periodic(SECOND, SECOND).unwrap();
+    time::sleep(2 * SECOND).unwrap();
+    drop(dropped);
+    assert_eq!(timer.wait(Timeout::Now), Ok(2), "that one, and the one that nobody waited for");
+    let (mut dropped, mut hears) = (Box::pin(timer.wait_async()), Box::pin(timer.wait_async()));
+    assert!(poll_once(dropped.as_mut()).is_none() && poll_once(hears.as_mut()).is_none());
+    time::sleep(SECOND).unwrap();
+    drop(dropped);
+    assert_eq!(poll_once(hears.as_mut()), Some(Ok(1)));
+    assert_eq!(timer.wait(Timeout::Now), Err(WaitError::WouldBlock), "another was told");
+    // Two expiries, each of which one future alone was told of.
+    let waits = || {
+        let mut future = Box::pin(timer.wait_async());
+        assert!(poll_once(future.as_mut()).is_none());
+        time::sleep(SECOND).unwrap();
+        future
+    };
+    let (first, second) = (waits(), waits());
+    drop((first, second));
+    assert_eq!(timer.wait(Timeout::Now), Ok(2));
 }

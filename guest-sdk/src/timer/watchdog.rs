@@ -26,6 +26,22 @@ pub struct Watchdog {
 }
 
 /// What a watchdog does.
+///
+/// ```
+/// use cellule_guest::sync::{Semaphore, Timeout};
+/// use cellule_guest::time::{self, Duration};
+/// use cellule_guest::timer::{Action, Watchdog};
+///
+/// static LATE: Semaphore = Semaphore::new(0, 1);
+/// static WATCHDOG: Watchdog =
+///     Watchdog::new(Duration::from_secs(1), Action::Call(|| { let _ = LATE.give(); }));
+///
+/// WATCHDOG.start()?;
+/// time::sleep(Duration::from_millis(900))?;
+/// assert!(WATCHDOG.feed());
+/// LATE.take(Timeout::Forever)?; // nobody feeds it any more
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum Action {
     /// It calls a function, as a [`Timer`] does.

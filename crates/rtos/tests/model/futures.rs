@@ -74,6 +74,10 @@ impl Shop {
                 self.finish(object, at);
             }
             7 => self.kernel.yield_now(),
+            9 if !self.futures.is_empty() && self.random.one_in(2) => {
+                let at = self.random.below(self.futures.len());
+                self.abandon(object, at);
+            }
             8 => self.settle(object),
             _ => object.supply(&mut self.kernel, &mut self.random),
         }
@@ -142,6 +146,16 @@ impl Shop {
             object.pass_on(&mut self.kernel, kind);
         }
         assert!(!self.kernel.delist(id), "it should be gone");
+    }
+
+    /// The task that polled a future was killed.
+    fn abandon(&mut self, object: &mut dyn Object, at: usize) {
+        let Future { id, kind, .. } = self.futures.swap_remove(at);
+        if let Some(task) = self.kernel.abandon(id) {
+            assert_eq!(self.kernel.view(task).unwrap().state, State::Waiting);
+            object.pass_on(&mut self.kernel, kind);
+        }
+        assert_eq!(self.kernel.abandon(id), None, "it should be gone");
     }
 
     /// Lets all futures try that were told to, and looks.

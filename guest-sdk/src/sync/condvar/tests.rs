@@ -1,7 +1,9 @@
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::sync::tests_support::{in_handler, spawn_at};
+use crate::future::block_on;
+use crate::sync::tests_support::{in_handler, poll_once, spawn_at};
 use crate::task;
 use crate::time::{self, Duration};
 
@@ -141,4 +143,90 @@ fn waiting_while_something_is_so_ends_with_its_time() {
     assert_eq!(time::now(), start + Duration::from_secs(1));
     drop(waited);
     ticker.join().unwrap();
+}
+
+/// Waits as a future, and tells what the mutex guards then.
+async fn wait_async(
+    mutex: &'static Mutex<u32>,
+    condvar: &'static Condvar,
+) -> Result<u32, WaitError> {
+    let guard = mutex.lock_async().await.unwrap();
+    match condvar.wait_async(guard).await {
+        Ok(guard) => Ok(*guard),
+        Err(CondvarError::OwnerDied(..)) => Err(WaitError::PeerDied),
+        Err(CondvarError::Wait(_, reason)) => Err(reason),
+    }
+}
+
+#[test]
+fn tasks_and_futures_are_notified_in_one_line_and_hold_the_mutex_then() {
+    static MUTEX: Mutex<u32> = Mutex::new(0);
+    static CONDVAR: Condvar = Condvar::new();
+    let future = spawn_at(9, || block_on(wait_async(&MUTEX, &CONDVAR)).unwrap());
+    let task = spawn_at(9, || wait(&MUTEX, &CONDVAR, Timeout::Forever));
+    let last = spawn_at(9, || block_on(wait_async(&MUTEX, &CONDVAR)).unwrap());
+    *MUTEX.try_lock().unwrap() = 1;
+    CONDVAR.notify_one();
+    assert_eq!((future.join().unwrap(), task.task().ended()), (Ok(1), None));
+    let mut guard = MUTEX.try_lock().unwrap();
+    CONDVAR.notify_all();
+    *guard = 2;
+    drop(guard);
+    assert_eq!((task.join().unwrap(), last.join().unwrap()), (Ok(2), Ok(2)));
+}
+
+#[test]
+fn a_notification_of_which_a_lost_future_was_told_goes_to_the_next() {
+    static MUTEX: Mutex<u32> = Mutex::new(0);
+    static CONDVAR: Condvar = Condvar::new();
+    let mut dropped = Box::pin(wait_async(&MUTEX, &CONDVAR));
+    assert!(poll_once(dropped.as_mut()).is_none());
+    assert!(MUTEX.try_lock().is_ok(), "it should be unlocked");
+    let next = spawn_at(7, || wait(&MUTEX, &CONDVAR, Timeout::Forever));
+    time::sleep(Duration::from_secs(1)).unwrap();
+    CONDVAR.notify_one();
+    time::sleep(Duration::from_secs(1)).unwrap();
+    assert_eq!(next.task().ended(), None, "it is the future's turn");
+    drop(dropped);
+    assert_eq!(next.join().unwrap(), Ok(0));
+    let killed = spawn_at(20, || {
+        let mut future = Box::pin(wait_async(&MUTEX, &CONDVAR));
+        assert!(poll_once(future.as_mut()).is_none());
+        time::sleep(Duration::MAX)
+    });
+    let next = spawn_at(9, || wait(&MUTEX, &CONDVAR, Timeout::Forever));
+    CONDVAR.notify_one();
+    assert_eq!(next.task().ended(), None);
+    killed.task().kill();
+    assert_eq!(next.join().unwrap(), Ok(0));
+}
+
+#[test]
+fn a_notification_for_all_is_not_passed_on_to_who_came_later() {
+    static MUTEX: Mutex<u32> = Mutex::new(0);
+    static CONDVAR: Condvar = Condvar::new();
+    let mut dropped = Box::pin(wait_async(&MUTEX, &CONDVAR));
+    assert!(poll_once(dropped.as_mut()).is_none());
+    CONDVAR.notify_all();
+    let later = spawn_at(9, || wait(&MUTEX, &CONDVAR, Duration::from_secs(1).into()));
+    drop(dropped);
+    assert_eq!(later.join().unwrap(), Err(WaitError::TimedOut));
+}
+
+#[test]
+fn a_future_locks_again_while_another_of_the_same_task_holds_the_mutex() {
+    static MUTEX: Mutex<u32> = Mutex::new(0);
+    static CONDVAR: Condvar = Condvar::new();
+    let mut waits = Box::pin(wait_async(&MUTEX, &CONDVAR));
+    assert!(poll_once(waits.as_mut()).is_none());
+    let mut guard = MUTEX.try_lock().unwrap();
+    CONDVAR.notify_one();
+    assert!(poll_once(waits.as_mut()).is_none(), "the mutex is not free");
+    *guard = 5;
+    drop(guard);
+    assert_eq!(poll_once(waits.as_mut()), Some(Ok(5)));
+    // Unpolled, it unlocks when it is dropped.
+    let unpolled = CONDVAR.wait_async(MUTEX.try_lock().unwrap());
+    drop(unpolled);
+    assert!(MUTEX.try_lock().is_ok());
 }

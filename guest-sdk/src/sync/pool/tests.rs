@@ -2,7 +2,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::sync::tests_support::{Counted, Drops, in_handler, spawn_at};
+use crate::future::block_on;
+use crate::sync::tests_support::{Counted, Drops, in_handler, poll_once, spawn_at};
 use crate::task;
 use crate::time::Duration;
 
@@ -90,4 +91,30 @@ fn hundreds_of_tasks_share_a_few_blocks() {
         .collect();
     let sum: usize = tasks.into_iter().map(|task| task.join().unwrap()).sum();
     assert_eq!((sum, POOL.available()), (299 * 300 / 2, 3));
+}
+
+#[test]
+fn futures_and_tasks_are_given_blocks_in_one_line() {
+    static POOL: Pool<u32, 1> = Pool::new();
+    let first = POOL.allocate(0, Timeout::Now).unwrap();
+    let future = spawn_at(9, || block_on(POOL.allocate_async(1)).map(|block| *block));
+    let task = spawn_at(9, || POOL.allocate(2, Timeout::Forever).map(|block| *block));
+    let mut dropped = Box::pin(POOL.allocate_async(3));
+    assert!(poll_once(dropped.as_mut()).is_none());
+    drop(first);
+    assert_eq!((future.join().unwrap(), task.join().unwrap()), (Ok(1), Ok(2)));
+    drop(dropped);
+    assert_eq!(POOL.available(), 1);
+    assert_eq!(block_on(POOL.allocate_async(4)).map(PoolBox::into_inner), Ok(4));
+}
+
+#[test]
+fn values_of_futures_are_dropped_once() {
+    let (pool, drops) = (Pool::<Counted, 1>::new(), Drops::default());
+    drop(pool.allocate_async(drops.value(0)));
+    let block = poll_once(core::pin::pin!(pool.allocate_async(drops.value(1)))).unwrap();
+    assert!(poll_once(core::pin::pin!(pool.allocate_async(drops.value(2)))).is_none());
+    assert_eq!((drops.count(), block.1), (2, 1));
+    drop(block);
+    assert_eq!(drops.count(), 3);
 }

@@ -60,6 +60,19 @@ fn kill_one_that_waits(number: u32) -> Vec<u32> {
     (1..=3).map(|n| later(n).unwrap_or(0)).collect()
 }
 
+/// Tasks that are killed when the host has answered them and they have not run
+/// yet: more than the ring has entries. Then one call that should be answered.
+#[guest_function]
+fn kill_those_that_were_answered(count: u32) -> u32 {
+    for number in 0..count {
+        let victim = Builder::new().priority(priority(2)).spawn(move || later(number)).unwrap();
+        time::sleep(Duration::from_micros(300)).unwrap();
+        time::work(Duration::from_millis(12));
+        victim.task().kill();
+    }
+    later(7).unwrap_or(0)
+}
+
 /// Starts a task that counts a tick each `period_ns`, for ever.
 #[guest_function]
 fn start_ticking(period_ns: u64) {

@@ -12,23 +12,23 @@ use cellule_abi::tasks::{NEVER, TaskBlock};
 
 /// `cellule_abi::tasks::TaskBlock`, word for word.
 #[repr(C, align(64))]
-pub(super) struct Block {
-    pub(super) mask: AtomicU32,
-    pub(super) pending: AtomicU32,
-    pub(super) upcall_entry: AtomicU64,
-    pub(super) deadline_ns: AtomicU64,
-    pub(super) following_ns: AtomicU64,
-    pub(super) armed_ns: AtomicU64,
-    pub(super) fault_entry: AtomicU64,
-    pub(super) fault_stack: AtomicU64,
-    pub(super) fault_vector: AtomicU32,
-    pub(super) fault_code: AtomicU32,
-    pub(super) fault_address: AtomicU64,
-    pub(super) fault_rip: AtomicU64,
-    pub(super) task: AtomicU32,
-    pub(super) trace_entries: AtomicU32,
-    pub(super) trace_gva: AtomicU64,
-    pub(super) trace_written: AtomicU64,
+pub(crate) struct Block {
+    pub(crate) mask: AtomicU32,
+    pub(crate) pending: AtomicU32,
+    pub(crate) upcall_entry: AtomicU64,
+    pub(crate) deadline_ns: AtomicU64,
+    pub(crate) following_ns: AtomicU64,
+    pub(crate) armed_ns: AtomicU64,
+    pub(crate) fault_entry: AtomicU64,
+    pub(crate) fault_stack: AtomicU64,
+    pub(crate) fault_vector: AtomicU32,
+    pub(crate) fault_code: AtomicU32,
+    pub(crate) fault_address: AtomicU64,
+    pub(crate) fault_rip: AtomicU64,
+    pub(crate) task: AtomicU32,
+    pub(crate) trace_entries: AtomicU32,
+    pub(crate) trace_gva: AtomicU64,
+    pub(crate) trace_written: AtomicU64,
     reserved: [AtomicU64; 3],
 }
 
@@ -40,7 +40,7 @@ const _: () = assert!(offset_of!(Block, fault_rip) == offset_of!(TaskBlock, faul
 const _: () = assert!(offset_of!(Block, trace_written) == offset_of!(TaskBlock, trace_written));
 
 /// This guest's. Upcalls are masked until the kernel has started.
-pub(super) static BLOCK: Block = Block {
+pub(crate) static BLOCK: Block = Block {
     mask: AtomicU32::new(1),
     pending: AtomicU32::new(0),
     upcall_entry: AtomicU64::new(0),

@@ -1,25 +1,76 @@
-//! Where the host makes the guest go on: upcalls and faults of tasks.
+//! Masking upcalls, and where the host makes the guest go on: at an upcall, and
+//! at the fault of a task.
 
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use cellule_abi::tasks::TraceEvent;
 use cellule_rtos::End;
 
 use super::block::BLOCK;
-use crate::kernel::Section;
+use super::section::Section;
 use crate::trace;
+
+/// Masks upcalls; whether they were.
+#[inline]
+pub(crate) fn mask() -> bool {
+    let was = BLOCK.mask.load(Ordering::Relaxed);
+    BLOCK.mask.store(1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    was != 0
+}
+
+/// Unmasks upcalls, and catches up with one that came meanwhile.
+#[inline(always)]
+pub(crate) fn unmask() {
+    compiler_fence(Ordering::SeqCst);
+    BLOCK.mask.store(0, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    if BLOCK.pending.load(Ordering::Relaxed) != 0 {
+        catch_up();
+    }
+}
+
+/// Whether upcalls are masked: the context may not wait.
+pub(crate) fn is_masked() -> bool {
+    BLOCK.mask.load(Ordering::Relaxed) != 0
+}
+
+/// Makes whoever unmasks upcalls look at what there is.
+pub(crate) fn set_pending() {
+    BLOCK.pending.store(1, Ordering::Relaxed);
+}
+
+/// Forgets that there is something to look at: before looking.
+pub(crate) fn clear_pending() {
+    BLOCK.pending.store(0, Ordering::Relaxed);
+}
+
+#[cold]
+fn catch_up() {
+    while BLOCK.pending.load(Ordering::Relaxed) != 0 {
+        BLOCK.mask.store(1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let mut section = Section::within_mask();
+        section.look();
+        section.run();
+        drop(section);
+        compiler_fence(Ordering::SeqCst);
+        BLOCK.mask.store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+}
 
 /// The state components that the host switched on: what `xsave` must save. Zero
 /// if there is only `fxsave`.
-pub(super) static VECTOR_STATE: AtomicU64 = AtomicU64::new(0);
+pub(crate) static VECTOR_STATE: AtomicU64 = AtomicU64::new(0);
 
 /// The components whose places in the standard format (Intel SDM volume 1,
 /// 13.4.2) end below [`SAVE_BYTES`]: x87 to PKRU, the last 8 bytes at 2688.
-pub(super) const KNOWN_STATE: u64 = 0x2ff;
+pub(crate) const KNOWN_STATE: u64 = 0x2ff;
 const SAVE_BYTES: usize = 2752;
-const _: () = assert!(SAVE_BYTES % 64 == 0 && SAVE_BYTES >= 2688 + 8);
+const _: () = assert!(SAVE_BYTES.is_multiple_of(64) && SAVE_BYTES >= 2688 + 8);
 
 /// MXCSR as a program starts with it.
 static MXCSR: u32 = 0x1f80;
@@ -38,7 +89,7 @@ static MXCSR: u32 = 0x1f80;
 ///
 /// For the host alone.
 #[unsafe(naked)]
-pub(super) unsafe extern "C" fn upcall_entry() -> ! {
+pub(crate) unsafe extern "C" fn upcall_entry() -> ! {
     naked_asm!(
         "pushfq",
         "2:",
@@ -136,7 +187,7 @@ extern "C" fn upcall() {
 
 /// Where a task's fault is handled: its own stack may be what is at fault.
 #[repr(C, align(64))]
-pub(super) struct FaultStack(UnsafeCell<[u8; 16 * 1024]>);
+pub(crate) struct FaultStack(UnsafeCell<[u8; 16 * 1024]>);
 
 // SAFETY: the host starts the guest on it; no Rust code refers to its bytes.
 unsafe impl Sync for FaultStack {}
@@ -144,7 +195,7 @@ unsafe impl Sync for FaultStack {}
 static FAULT_STACK: FaultStack = FaultStack(UnsafeCell::new([0; 16 * 1024]));
 
 /// The top of the fault stack.
-pub(super) fn fault_stack() -> *mut u8 {
+pub(crate) fn fault_stack() -> *mut u8 {
     FAULT_STACK.0.get().cast::<u8>().wrapping_add(size_of::<FaultStack>())
 }
 
@@ -155,7 +206,7 @@ pub(super) fn fault_stack() -> *mut u8 {
 ///
 /// For the host alone.
 #[unsafe(naked)]
-pub(super) unsafe extern "C" fn fault_entry() -> ! {
+pub(crate) unsafe extern "C" fn fault_entry() -> ! {
     naked_asm!(
         "cld",
         "fninit",
