@@ -180,8 +180,7 @@ pub const COMPLETION_TAIL_OFFSET: usize =
 /// The offset in the page of the address of the guest's task block.
 pub const TASKS_GVA_OFFSET: usize = GUEST_INDICES_OFFSET + offset_of!(GuestIndices, tasks_gva);
 /// The offset in the page of the virtual clock's limit.
-pub const CLOCK_LIMIT_OFFSET: usize =
-    HOST_INDICES_OFFSET + offset_of!(HostIndices, clock_limit_ns);
+pub const CLOCK_LIMIT_OFFSET: usize = HOST_INDICES_OFFSET + offset_of!(HostIndices, clock_limit_ns);
 /// The offset in the page of where a guest keeps its virtual time, IN-OUT: the
 /// clock's base, which only a clock of the other kind needs.
 pub const VIRTUAL_NOW_OFFSET: usize =

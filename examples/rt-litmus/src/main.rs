@@ -41,8 +41,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Every file is run, whatever came of those before.
-    let all_ran = files.iter().fold(true, |all, file| run_file(&image, file) && all);
-    if all_ran { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failed = files.iter().filter(|file| !run_file(&image, file)).count();
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs one file, and tells whether its trace is the script's.

@@ -23,7 +23,9 @@ pub(crate) fn of_guest(options: TokenStream, function: &Ident) -> Result<Options
 pub(crate) fn of_host(options: TokenStream, function: &Ident) -> Result<LitStr> {
     let Given { name, priority } = given(options)?;
     match priority {
-        Some(number) => Err(Error::new(number.span(), "a host function is not a task of the guest")),
+        Some(number) => {
+            Err(Error::new(number.span(), "a host function is not a task of the guest"))
+        }
         None => Ok(name.unwrap_or_else(|| plain(function))),
     }
 }

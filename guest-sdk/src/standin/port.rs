@@ -24,7 +24,7 @@ use crate::kernel::{Core, Info, Section, Stack, Stacks, upcall};
 use crate::task::CALL_PRIORITY;
 
 #[cfg(test)]
-pub(crate) use crate::kernel::steps::unmask;
+pub(crate) use crate::kernel::steps::{take_completions, unmask};
 #[cfg(not(test))]
 pub(crate) use crate::kernel::upcall::unmask;
 pub(crate) use crate::kernel::upcall::{clear_pending, set_pending};
@@ -41,9 +41,6 @@ static FREED: Condvar = Condvar::new();
 // The owner's alone.
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
 static HAS_STACKS: AtomicBool = AtomicBool::new(false);
-/// How much time has passed that the kernel has not seen: if a test plays the
-/// host, time does not stand still.
-pub(crate) static UNSEEN_NS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static MINE: Owner = const { Owner(Cell::new(false)) };
@@ -142,15 +139,9 @@ pub(crate) fn idle(core: &mut Core) {
 /// There are no replies of a host's.
 pub(crate) fn give_back(_: crate::channel::Taken) {}
 
-/// There is no host; one that a test plays completes nothing but spans of time.
-pub(crate) fn take_completions(core: &mut Core) {
-    let passed = UNSEEN_NS.swap(0, Ordering::Relaxed);
-    if passed != 0 {
-        let now = core.now().saturating_add(passed);
-        core.advance(now);
-        set_virtual(now);
-    }
-}
+/// There is no host.
+#[cfg(not(test))]
+pub(crate) const fn take_completions(_: &mut Core) {}
 
 /// Tells the host that a test plays which task runs.
 pub(crate) fn set_running(number: u16) {

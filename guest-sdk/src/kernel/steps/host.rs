@@ -12,8 +12,8 @@
 //!   no guest's, and must not be preempted by itself).
 //! * Masked code is too, but calls in it are run in one step: by returning to
 //!   [`pad`], whose trap goes on where they should have returned to. Now and then
-//!   calls are stepped as well ([`DEEP`]).
-//! * What runs without the flag gets it back before it unmasks: [`watch`].
+//!   calls are stepped as well ([`DEEP`], [`NEAR`]).
+//! * What runs without the flag gets it back before it unmasks: [`watch`](super::watch).
 
 use alloc::vec::Vec;
 use core::arch::naked_asm;
@@ -22,7 +22,7 @@ use core::sync::atomic::Ordering;
 use std::collections::HashMap;
 
 use super::context::{Context, State};
-use super::{FAMILIAR, NO_TASK, block, port_unseen};
+use super::{FAMILIAR, NO_TASK, UNSEEN_NS, block};
 use crate::kernel::upcall::upcall_entry;
 
 /// At each instruction of each task, upcalls come so many times.
@@ -39,6 +39,10 @@ const DEEP_STEPS: u64 = 1200;
 const TOLD: u64 = 11;
 /// Somewhere among those stepped in depth: no divisor of their number.
 const TOLD_IN_DEPTH: u64 = 77;
+/// So many masked instructions are stepped with what they call after `watch`,
+/// and at another one of these word is left each time: there the kernel looks at it, or is
+/// about to unmask.
+const NEAR: u32 = 64;
 /// An urgent task that has shown nothing new for so many instructions, more than
 /// it runs between two waits, is not stepped any more.
 const FAMILIAR_AFTER: u32 = 1500;
@@ -89,6 +93,8 @@ pub(super) enum Wrong {
 #[derive(Debug, Default, Clone, Copy)]
 struct Visit {
     unmasked: bool,
+    /// An upcall might have come, but the code was left to itself.
+    alone: bool,
     delivered: u32,
     told: bool,
 }
@@ -117,6 +123,9 @@ pub(super) struct Host {
     masked: bool,
     /// So many more masked instructions are stepped with what they call.
     deep: u64,
+    near: u32,
+    /// At which of those word is left next.
+    near_at: u32,
     stepped: bool,
     stretches: u64,
     masked_steps: u64,
@@ -151,6 +160,8 @@ impl Host {
             last: None,
             masked: false,
             deep: 0,
+            near: 0,
+            near_at: NEAR / 2,
             stepped: false,
             stretches: 0,
             masked_steps: 0,
@@ -168,6 +179,7 @@ impl Host {
         for ((_, rip), visit) in &self.visits {
             let place = places.entry(*rip).or_default();
             place.unmasked |= visit.unmasked;
+            place.alone |= visit.alone;
             place.delivered += visit.delivered;
             if visit.delivered > 0 && self.entry.contains(rip) {
                 figures.within.extend(Context::code::<1>(*rip));
@@ -176,7 +188,7 @@ impl Host {
         figures.within.sort_unstable();
         figures.within.dedup();
         figures.unmasked = places.values().filter(|place| place.unmasked).count();
-        let untouched = |place: &&Visit| place.unmasked && place.delivered == 0;
+        let untouched = |place: &&Visit| place.unmasked && place.delivered == 0 && !place.alone;
         figures.untouched = places.values().filter(untouched).count();
         figures
     }
@@ -184,6 +196,7 @@ impl Host {
     /// Does at an instruction what a host might.
     pub(super) fn step(&mut self, at: &mut Context<'_>) {
         self.figures.steps += 1;
+        let watched = self.last.is_none() && at.rip() != pad_end();
         if at.rip() == pad_end() {
             self.come_back(at);
         }
@@ -206,6 +219,10 @@ impl Host {
         if block::mask() == 0 {
             self.unmasked(at, task);
         } else {
+            if watched {
+                self.near = NEAR;
+                self.near_at = self.near_at % NEAR + 1;
+            }
             self.masked(at, task);
         }
         self.last = at.is_trapping().then(|| (at.rip(), at.rsp()));
@@ -215,6 +232,7 @@ impl Host {
     fn unmasked(&mut self, at: &mut Context<'_>, task: u32) {
         let (rip, pending) = (at.rip(), block::pending());
         let returned = self.check_return(at, task);
+        self.near = 0;
         if core::mem::take(&mut self.masked) && !is_seen() {
             self.cleared += 1;
         }
@@ -225,11 +243,12 @@ impl Host {
             self.blame(Wrong::Late { at: rip });
         }
         let within = self.entry.contains(&rip);
+        // An upcall would look, too: every second time the code is left to itself.
+        let alone = pending && !is_seen() && self.figures.pending.is_multiple_of(2);
         let visit = self.visits.entry((task, rip)).or_default();
         visit.unmasked = true;
+        visit.alone |= alone;
         let times = if within { TIMES_WITHIN } else { TIMES };
-        // An upcall would look, too: now and then the code is left to itself.
-        let alone = pending && !within && visit.delivered > 0;
         if !returned && !alone && visit.delivered < times {
             visit.delivered += 1;
             self.quiet = 0;
@@ -249,7 +268,7 @@ impl Host {
         self.stepped = within || self.figures.upcalls.is_multiple_of(STEPPED);
         self.figures.upcalls += 1;
         self.interrupted.push(Interrupted { task, state: at.state() });
-        port_unseen().fetch_add(1, Ordering::Relaxed);
+        UNSEEN_NS.fetch_add(1, Ordering::Relaxed);
         block::set_mask();
         at.divert(self.entry.start);
     }
@@ -282,25 +301,31 @@ impl Host {
         self.masked_steps += 1;
         let rip = at.rip();
         let within = self.entry.contains(&rip);
+        let near = self.near > 0;
         // Behind `pushfq`, which has saved the trap flag: `popfq` sets it again.
         if rip == self.entry.start + 1 && !self.stepped {
             at.set_trap(false);
             return;
         }
-        let chosen = match self.deep {
-            0 => self.masked_steps.is_multiple_of(TOLD),
-            deep => deep == self.stretches * TOLD_IN_DEPTH % DEEP_STEPS,
+        let chosen = match (self.near, self.deep) {
+            _ if within => true,
+            (0, 0) => self.masked_steps.is_multiple_of(TOLD),
+            (0, deep) => deep == self.stretches * TOLD_IN_DEPTH % DEEP_STEPS,
+            (near, _) => near == self.near_at,
         };
-        // The entry's instructions are the same for all tasks.
-        let visit = self.visits.entry((if within { NO_TASK } else { task }, rip)).or_default();
-        if !visit.told && !block::pending() && (within || chosen) {
+        // For all tasks these are the same. Behind `watch` it is the distance that
+        // counts: functions that are called there are called elsewhere, too.
+        let whose = if within || near { NO_TASK - self.near } else { task };
+        let visit = self.visits.entry((whose, rip)).or_default();
+        if !visit.told && !block::pending() && chosen {
             visit.told = true;
             self.figures.pending += 1;
-            port_unseen().fetch_add(1, Ordering::Relaxed);
+            UNSEEN_NS.fetch_add(1, Ordering::Relaxed);
             block::set_pending();
         }
-        if self.deep > 0 {
-            self.deep -= 1;
+        if self.deep > 0 || self.near > 0 {
+            self.deep = self.deep.saturating_sub(1);
+            self.near = self.near.saturating_sub(1);
         } else if self.has_called(at) {
             self.run_call(at);
         }
@@ -349,7 +374,7 @@ impl Host {
 
 /// Whether the kernel has looked at all that has happened.
 fn is_seen() -> bool {
-    port_unseen().load(Ordering::Relaxed) == 0
+    UNSEEN_NS.load(Ordering::Relaxed) == 0
 }
 
 /// Where calls return to that are run in one step.

@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use self::context::Context;
 use self::host::{Figures, Host};
 use super::block::BLOCK;
-use super::{Section, upcall};
+use super::{Core, Section, upcall};
 use crate::port;
 
 /// Whether a test plays the host.
@@ -37,6 +37,13 @@ static STEPPING: AtomicBool = AtomicBool::new(false);
 /// A task that need not be stepped any more.
 static FAMILIAR: AtomicU32 = AtomicU32::new(NO_TASK);
 const NO_TASK: u32 = u32::MAX;
+
+/// How much time has passed that the kernel has not looked at: where a test plays
+/// the host, that does not stand still.
+static UNSEEN_NS: AtomicU64 = AtomicU64::new(0);
+/// How often it has looked; and of so many looks, one is stepped.
+static LOOKS: AtomicU32 = AtomicU32::new(0);
+const LOOKS_STEPPED: u32 = 37;
 
 /// The handler's knowledge, while there is a [`Stepping`].
 struct Shared(UnsafeCell<Option<Host>>);
@@ -72,16 +79,25 @@ mod block {
     }
 }
 
-fn port_unseen() -> &'static AtomicU64 {
-    &port::UNSEEN_NS
-}
-
 /// The kernel's way to unmask upcalls: that which a test plays the host for does
 /// not go unwatched.
 #[inline(always)]
 pub(crate) fn unmask() {
     watch();
     upcall::unmask();
+}
+
+/// The kernel's way to look at what a host has done: here it lets time pass.
+pub(crate) fn take_completions(core: &mut Core) {
+    let passed = UNSEEN_NS.swap(0, Ordering::Relaxed);
+    if passed != 0 {
+        let now = core.now().saturating_add(passed);
+        core.advance(now);
+        port::set_virtual(now);
+    }
+    if LOOKS.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKS_STEPPED) {
+        watch();
+    }
 }
 
 /// Sets the trap flag, if the task is stepped.
