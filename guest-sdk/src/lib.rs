@@ -29,6 +29,13 @@
 //! function answers [`HostError::Unavailable`], and the logic of a guest can be
 //! tested on the developer's machine.
 //!
+//! # Tasks
+//!
+//! A guest has no operating system, and yet what a real-time one gives: [`task`]s
+//! of fixed priority that preempt each other, [`sync`] to share and wait, [`message`]s,
+//! [`timer`]s, [`time`]. All of it is in the guest: a switch is no exit. On the
+//! developer's machine the same tasks run in virtual time.
+//!
 //! # What costs what
 //!
 //! * A call of a guest function is one exit from the VM, and so is a call of a
@@ -36,6 +43,9 @@
 //! * `&str` and `&[u8]` arguments lie where the host put them; a result that is
 //!   a `String` or a `Vec<u8>` (also in an `Option` or a `Result`) is read by the
 //!   host from where it is. Neither side loops over bytes.
+//! * A switch of tasks, a semaphore, a lock, a queue, a message: tens to some
+//!   hundred cycles and no exit. A guest that waits is one exit; a timer that
+//!   interrupts a busy one is two: arming it, and the interrupt.
 //! * A result is dropped when the next call begins: until then the host may
 //!   read it.
 //!
@@ -44,7 +54,10 @@
 //! `function` turns bytes into typed calls and back, `decode` reads the values,
 //! `symbol` is the record by which the image lists a function. `channel` keeps
 //! the rings and `outbox` the log records; both know neither addresses nor
-//! assembly and are tested on the host. `heap`, `bytes`, `exclusive` and
+//! assembly and are tested on the host. `kernel` is the scheduler of
+//! `cellule-rtos` with stacks, a clock and a processor; `runtime/port` and
+//! `standin/port` are what it stands on, in a guest and elsewhere; `trace` is what
+//! it leaves for the host to see. `heap`, `bytes`, `exclusive` and
 //! `text` are the allocator, `memcpy` and its family, the one lock, and a
 //! text of fixed size. `runtime` exists in guests only: it gives all of this
 //! its addresses, its linker symbols and its doorbell.

@@ -39,9 +39,9 @@ const DEEP_STEPS: u64 = 1200;
 const TOLD: u64 = 11;
 /// Somewhere among those stepped in depth: no divisor of their number.
 const TOLD_IN_DEPTH: u64 = 77;
-/// So many masked instructions are stepped with what they call after `watch`,
-/// and at another one of these word is left each time: there the kernel looks at it, or is
-/// about to unmask.
+/// So many masked instructions are stepped with what they call after `watch`, and
+/// word is left at another one of these each time: there the kernel looks at it,
+/// or is about to unmask.
 const NEAR: u32 = 64;
 /// An urgent task that has shown nothing new for so many instructions, more than
 /// it runs between two waits, is not stepped any more.
@@ -49,12 +49,13 @@ const FAMILIAR_AFTER: u32 = 1500;
 /// No scenario takes so many steps.
 const MOST_STEPS: u64 = 3_000_000;
 
-/// The upcall entry's last instructions but two: `popfq` and `ret 128`. Then come
+/// Near the end of the upcall entry: `popfq` and `ret 128`. Then come
 /// a `mov` to the mask and a `jmp`, of 10 and at least 2 bytes.
 const ENTRY_END: [u8; 4] = [0x9d, 0xc2, 0x80, 0];
 const BEHIND_END: u64 = 10 + 2;
 
-/// What the host did, and what it found.
+/// What the host did, and what it found. Not counted as [untouched](Self::untouched)
+/// is where it let the code look at pending word by itself.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Figures {
     pub(super) steps: u64,
