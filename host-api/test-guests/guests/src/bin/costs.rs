@@ -147,6 +147,7 @@ fn counter_now() -> u64 {
 /// one spins.
 #[guest_function]
 fn lateness_while_busy(samples: u32, sleep_ns: u64) -> Vec<u32> {
+    STOP.store(false, Ordering::Relaxed);
     let urgent = Builder::new().priority(priority(20)).spawn(move || {
         let mut late = Vec::with_capacity(samples as usize);
         for _ in 0..samples {
@@ -161,6 +162,5 @@ fn lateness_while_busy(samples: u32, sleep_ns: u64) -> Vec<u32> {
     while !STOP.load(Ordering::Relaxed) {
         core::hint::spin_loop();
     }
-    STOP.store(false, Ordering::Relaxed);
     urgent.unwrap().join().unwrap()
 }
