@@ -1,8 +1,8 @@
 //! Masking upcalls, and where the host makes the guest go on: at an upcall, and
 //! at the fault of a task.
 
+use alloc::vec::Vec;
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use cellule_abi::tasks::TraceEvent;
@@ -185,18 +185,16 @@ extern "C" fn upcall() {
     section.run();
 }
 
-/// Where a task's fault is handled: its own stack may be what is at fault.
-#[repr(C, align(64))]
-pub(crate) struct FaultStack(UnsafeCell<[u8; 16 * 1024]>);
-
-// SAFETY: the host starts the guest on it; no Rust code refers to its bytes.
-unsafe impl Sync for FaultStack {}
-
-static FAULT_STACK: FaultStack = FaultStack(UnsafeCell::new([0; 16 * 1024]));
-
-/// The top of the fault stack.
-pub(crate) fn fault_stack() -> *mut u8 {
-    FAULT_STACK.0.get().cast::<u8>().wrapping_add(size_of::<FaultStack>())
+/// Makes the stack on which a task's fault is handled, as its own may be what is
+/// at fault, and returns its top; `None` if there is no memory. Not a static:
+/// few guests need it, and all would have its pages.
+pub(crate) fn fault_stack() -> Option<*mut u8> {
+    /// 16 KiB, and so aligned well enough for a stack.
+    const WORDS: usize = 1024;
+    let mut words = Vec::<u128>::new();
+    words.try_reserve_exact(WORDS).ok()?;
+    words.resize(WORDS, 0);
+    Some(words.leak().as_mut_ptr_range().end.cast())
 }
 
 /// The fault entry. The host has masked upcalls and written down the fault; the

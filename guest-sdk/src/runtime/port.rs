@@ -216,9 +216,13 @@ pub(super) fn start(boot: &Boot, core: &mut Core) {
     }
     let entry = upcall::upcall_entry as unsafe extern "C" fn() -> ! as usize;
     BLOCK.upcall_entry.store(entry as u64, Ordering::Relaxed);
-    let entry = upcall::fault_entry as unsafe extern "C" fn() -> ! as usize;
-    BLOCK.fault_stack.store(upcall::fault_stack().expose_provenance() as u64, Ordering::Relaxed);
-    BLOCK.fault_entry.store(entry as u64, Ordering::Relaxed);
+    if tasks_fail_alone()
+        && let Some(stack) = upcall::fault_stack()
+    {
+        let entry = upcall::fault_entry as unsafe extern "C" fn() -> ! as usize;
+        BLOCK.fault_stack.store(stack.expose_provenance() as u64, Ordering::Relaxed);
+        BLOCK.fault_entry.store(entry as u64, Ordering::Relaxed);
+    }
     Page.publish_tasks((&raw const BLOCK).expose_provenance() as u64);
 }
 
