@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use cellule_abi::clock::Clock;
-use cellule_abi::page::{BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET, WALL_OFFSET_OFFSET};
+use cellule_abi::page::{CLOCK_LIMIT_OFFSET, VIRTUAL_NOW_OFFSET, WALL_OFFSET_OFFSET};
 use cellule_abi::tasks::NEVER;
 use cellule_channel::PageLost;
 use cellule_hv::{GuestClock, Partition, RunError};
@@ -35,10 +35,6 @@ pub enum Time {
 
 /// A wall offset that is off by less is left as it is: it saves a write.
 const WALL_SLACK_NS: u64 = 100_000;
-
-/// Where the guest keeps a virtual clock's time.
-const VIRTUAL_NOW_OFFSET: usize =
-    BOOT_OFFSET + std::mem::offset_of!(Boot, clock) + std::mem::offset_of!(Clock, base_ns);
 
 /// The clock that a guest was given.
 #[derive(Debug)]

@@ -6,6 +6,18 @@ mod support;
 use cellule::{Image, Sandbox, TaskEvent, TaskFaults, Traced};
 use support::{backends, on_every_backend};
 
+/// Repeats what lets timers interrupt a guest until they did so often. On a busy
+/// machine a deadline may pass while the guest is at a doorbell: no upcall then.
+fn until_upcalls(sandbox: &mut Sandbox, upcalls: u64, mut again: impl FnMut(&mut Sandbox)) {
+    for _ in 0..100 * upcalls {
+        again(sandbox);
+        if sandbox.stats().upcalls >= upcalls {
+            return;
+        }
+    }
+    panic!("timers should interrupt the guest: {:?}", sandbox.stats());
+}
+
 #[test]
 fn tasks_share_a_sum_behind_a_mutex() {
     on_every_backend(cellule_test_guests::tasks(), |make| {
@@ -54,11 +66,9 @@ fn no_service_of_the_kernel_leaves_the_guest() {
 fn a_timer_interrupts_a_guest_that_spins() {
     on_every_backend(cellule_test_guests::tasks(), |make| {
         let mut sandbox = make();
-        for _ in 0..20 {
+        until_upcalls(&mut sandbox, 20, |sandbox| {
             sandbox.call::<u64>("preempted_by_a_timer", (1_000_000_u64,)).unwrap();
-        }
-        // On a busy machine the deadline may pass at a doorbell: then none is needed.
-        assert!(sandbox.stats().upcalls >= 10, "{:?}", sandbox.stats());
+        });
     });
 }
 
@@ -84,8 +94,9 @@ fn equal_tasks_that_spin_share_the_processor_by_slices() {
 fn registers_of_a_task_survive_a_thousand_upcalls() {
     on_every_backend(cellule_test_guests::tasks(), |make| {
         let mut sandbox = make();
-        assert_eq!(sandbox.call::<u64>("registers_under_upcalls", (1000_u64,)).unwrap(), 0);
-        assert!(sandbox.stats().upcalls >= 900);
+        until_upcalls(&mut sandbox, 1000, |sandbox| {
+            assert_eq!(sandbox.call::<u64>("registers_under_upcalls", (500_u64,)).unwrap(), 0);
+        });
     });
 }
 
@@ -163,7 +174,9 @@ fn what_tasks_did_can_be_seen_as_chrome_json() {
     let image = Image::from_bytes(cellule_test_guests::tasks()).unwrap();
     for backend in backends() {
         let mut sandbox = Sandbox::builder(&image).backend(backend).trace(1024).build().unwrap();
-        sandbox.call::<u64>("preempted_by_a_timer", (1_000_000_u64,)).unwrap();
+        until_upcalls(&mut sandbox, 1, |sandbox| {
+            sandbox.call::<u64>("preempted_by_a_timer", (1_000_000_u64,)).unwrap();
+        });
         sandbox.call::<Vec<(String, u64, u64)>>("stack_use", (100_u32,)).unwrap();
         let trace = sandbox.trace();
         let names: Vec<_> = trace.task_names().map(|(_, name)| name.to_owned()).collect();

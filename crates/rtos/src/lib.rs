@@ -31,7 +31,8 @@
 //!
 //! `slot` is what the kernel knows of a task, `ready` the lines, `wait` the wait
 //! queues, `inherit` priority inheritance, `timers` the deadlines, `kernel` the
-//! life of a task and the choice. The objects have a file each.
+//! life of a task and the choice, `notices` futures and timers. The objects have a
+//! file each.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -45,6 +46,7 @@ mod flags;
 mod inherit;
 mod kernel;
 mod mutex;
+mod notices;
 mod priority;
 mod queue;
 mod ready;
