@@ -61,8 +61,6 @@ impl Sealed {
     }
 
     fn filled(bytes: &[u8], len: usize) -> io::Result<Self> {
-        const SEALS: i32 =
-            libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         // SAFETY: the name is a terminated string; the call has no other argument.
         let fd = unsafe { libc::memfd_create(c"cellule".as_ptr(), flags) };
@@ -73,10 +71,7 @@ impl Sealed {
         let mut file = unsafe { File::from_raw_fd(fd) };
         file.set_len(len as u64)?;
         file.write_all(bytes)?;
-        // SAFETY: the descriptor is open; F_ADD_SEALS takes an int.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        seal(&file)?;
         Ok(Self { file, len })
     }
 
@@ -88,6 +83,29 @@ impl Sealed {
     /// Never: a sealed file has at least one page.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+/// Seals a file against every change.
+///
+/// The kernel refuses while somebody else refers to one of the pages, as its own
+/// page migration and monitoring do now and then: seen once in some thousand
+/// images. It waits for them by itself, but not for ever (`memfd_wait_for_pins`).
+fn seal(file: &File) -> io::Result<()> {
+    const SEALS: i32 =
+        libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    const ATTEMPTS: u32 = 16;
+    let mut attempt = 1;
+    loop {
+        // SAFETY: the descriptor is open; F_ADD_SEALS takes an int.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EBUSY) || attempt == ATTEMPTS {
+            return Err(error);
+        }
+        attempt += 1;
     }
 }
 
