@@ -17,6 +17,17 @@ pub struct AlarmError(#[source] io::Error);
 thread_local! {
     /// Made at a thread's first alarm, deleted with the thread.
     static TIMER: RefCell<Option<Timer>> = const { RefCell::new(None) };
+    /// The same, for the signal that comes again.
+    static AGAIN: RefCell<Option<Timer>> = const { RefCell::new(None) };
+}
+
+/// This thread's timer for a signal that must come again. It lives as long as the
+/// thread.
+pub(crate) fn again() -> Result<libc::timer_t, AlarmError> {
+    AGAIN.with_borrow_mut(|slot| match slot {
+        Some(timer) => Ok(timer.id),
+        None => Ok(slot.insert(Timer::new().map_err(AlarmError)?).id),
+    })
 }
 
 /// While it lives, the thread that made it gets the signal at a point in time.

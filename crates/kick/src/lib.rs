@@ -1,10 +1,11 @@
-//! Stops a thread that runs a vCPU: one signal, one timer, no retry.
+//! Stops a thread that runs a vCPU: one signal, and a thread's own timers.
 //!
 //! A backend's run loop [`Target::enter`]s around the call that runs the
 //! guest. From then on a [`Kicker`] anywhere, or an [`Alarm`] of the thread's
 //! own, makes that call return: the signal interrupts it if it is under way,
 //! and if it is about to begin, the handler sets the flag that makes it return
-//! at once (KVM's `immediate_exit`).
+//! at once (KVM's `immediate_exit`). Where a call has no such flag, the signal
+//! comes again until the call was left.
 //!
 //! There are two reasons to stop. A *kick* asks the run to end: it holds until
 //! it is cleared. A *nudge* asks the runner to look at something: it is used
@@ -39,6 +40,7 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::time::Duration;
 
 pub use alarm::{Alarm, AlarmError};
 pub use signal::SetupError;
@@ -46,9 +48,15 @@ pub use signal::SetupError;
 thread_local! {
     /// The flag that makes the running call of this thread return at once.
     static FLAG: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+    /// The timer that sends the signal again while a run is not left; null if
+    /// once is enough.
+    static AGAIN: Cell<libc::timer_t> = const { Cell::new(ptr::null_mut()) };
     /// A signal came when there was no flag: an alarm between two runs.
     static MISSED: Cell<bool> = const { Cell::new(false) };
 }
+
+/// How long a run that is to stop may go on before the signal comes again.
+pub const AGAIN_EVERY: Duration = Duration::from_micros(100);
 
 /// The running side: one for each vCPU.
 #[derive(Debug, Default)]
@@ -106,6 +114,41 @@ impl Target {
     /// the guard must not be leaked: a signal handler on this thread writes 1
     /// to it.
     pub unsafe fn enter(&self, flag: *mut u8) -> Option<Running<'_>> {
+        AGAIN.set(ptr::null_mut());
+        // SAFETY: the caller's promise.
+        unsafe { self.publish(flag) }
+    }
+
+    /// The same for a run that does not look at the flag, and that a signal stops
+    /// only while it waits in the system: one that comes in the instant before
+    /// would be lost. So the signal comes again, each [`AGAIN_EVERY`], until the
+    /// guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`AlarmError`] if the system has no timer left, at a thread's first.
+    ///
+    /// # Safety
+    ///
+    /// As for [`enter`](Self::enter).
+    ///
+    /// # Cost
+    ///
+    /// One system call at a thread's first; then one for each signal, and one for
+    /// each run that was stopped.
+    pub unsafe fn enter_until_stopped(
+        &self,
+        flag: *mut u8,
+    ) -> Result<Option<Running<'_>>, AlarmError> {
+        AGAIN.set(alarm::again()?);
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.publish(flag) })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`enter`](Self::enter).
+    unsafe fn publish(&self, flag: *mut u8) -> Option<Running<'_>> {
         FLAG.set(flag);
         self.0.thread.store(signal::thread_id(), Ordering::SeqCst);
         let running = Running { state: &self.0, this_thread: PhantomData };
@@ -125,12 +168,16 @@ pub struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.state.thread.store(0, Ordering::SeqCst);
+        let again = AGAIN.replace(ptr::null_mut());
         let flag = FLAG.replace(ptr::null_mut());
         // SAFETY: not null, as `enter` put it here, whose caller keeps it
         // readable until this returns.
         let flag = unsafe { AtomicU8::from_ptr(flag) };
         if flag.load(Ordering::SeqCst) != 0 {
             self.state.nudged.store(false, Ordering::SeqCst);
+            // The handler has armed it. What is on its way already stops one
+            // more run for nothing.
+            signal::send_later(again, Duration::ZERO);
         }
     }
 }

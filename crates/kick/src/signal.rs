@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
-use crate::{FLAG, MISSED};
+use crate::{AGAIN, AGAIN_EVERY, FLAG, MISSED};
 
 /// The signal that stops vCPU threads could not be set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +76,24 @@ extern "C" fn handler(_: i32) {
         // SAFETY: `Target::enter`'s caller keeps the flag writable for as long
         // as it stands here, and this runs on the thread that put it here.
         unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::SeqCst);
+        send_later(AGAIN.get(), AGAIN_EVERY);
     }
+}
+
+/// Sends the signal to this thread once more after a while; after no time at
+/// all, takes that back. A null timer does neither. Async-signal-safe: POSIX
+/// lists timer_settime, and no other system call here fails in its way.
+pub(crate) fn send_later(timer: libc::timer_t, after: Duration) {
+    if timer.is_null() {
+        return;
+    }
+    // SAFETY: all zeros is a valid itimerspec.
+    let mut spec = unsafe { MaybeUninit::<libc::itimerspec>::zeroed().assume_init() };
+    spec.it_value.tv_nsec = i64::from(after.subsec_nanos());
+    // SAFETY: a timer that is not null is this thread's own, which deletes it
+    // only as it ends, and no run of its outlasts it. Setting one that exists to
+    // a valid time cannot fail, so that errno stays as it is.
+    unsafe { libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()) };
 }
 
 /// This thread's id. The first call on a thread also unblocks the signal there.

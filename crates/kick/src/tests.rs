@@ -228,3 +228,43 @@ fn an_outer_alarm_that_is_moved_takes_effect_once_it_is_the_innermost() {
     drop(inner);
     spin_until(&flag);
 }
+
+/// Stands for a run that a signal stops only while it waits.
+fn wait_for_a_signal() {
+    // SAFETY: no descriptors are named, so that it only waits.
+    unsafe { libc::poll(ptr::null_mut(), 0, -1) };
+}
+
+#[test]
+fn a_signal_that_comes_too_early_comes_again() {
+    let target = Target::new().unwrap();
+    let flag = AtomicU8::new(0);
+    for _ in 0..100 {
+        // SAFETY: the flag outlives the guard.
+        let running = unsafe { target.enter_until_stopped(flag.as_ptr()) }.unwrap();
+        target.kicker().kick();
+        assert_eq!(flag.swap(0, Ordering::SeqCst), 1, "the first signal should have come");
+        wait_for_a_signal();
+        assert_eq!(flag.load(Ordering::SeqCst), 1, "it should have come again");
+        drop(running);
+        target.clear();
+        flag.store(0, Ordering::SeqCst);
+        MISSED.set(false);
+    }
+}
+
+#[test]
+fn a_signal_does_not_come_again_once_the_run_is_left() {
+    let target = Target::new().unwrap();
+    let flag = AtomicU8::new(0);
+    // SAFETY: the flag outlives the guard.
+    let running = unsafe { target.enter_until_stopped(flag.as_ptr()) }.unwrap();
+    target.kicker().kick();
+    drop(running);
+    MISSED.set(false);
+    let later = Instant::now() + 20 * AGAIN_EVERY;
+    while Instant::now() < later {
+        std::hint::spin_loop();
+    }
+    assert!(!MISSED.get(), "no signal should come");
+}
