@@ -22,7 +22,7 @@ use cellule_abi::doorbell::Doorbell;
 use cellule_abi::page::TaskFaults;
 use cellule_abi::tasks::NEVER;
 use cellule_channel::{Event, TaskFault};
-use cellule_hv::{Exit, Fault, Gva, Partition, Position, Start};
+use cellule_hv::{Exit, Fault, Gva, Partition, Position, Registers, Start};
 use cellule_kick::Alarm;
 
 use crate::clock::{Time, Timekeeper};
@@ -396,8 +396,8 @@ impl Runner {
             let memory = self.partition.memory();
             tasks.tell_fault(memory, &fault)?;
             tasks.set_mask(memory)?;
-            let start = Start { entry, stack, argument: Gva(0) };
-            self.partition.restart(start).map_err(HostFailure::Run)?;
+            let registers = Registers::start(Start { entry, stack, argument: Gva(0) });
+            self.partition.restart(&registers).map_err(HostFailure::Run)?;
             self.place = Place::Midway;
             self.exchange.stats.task_faults += 1;
             let address = fault.address.map(|Gva(address)| address);

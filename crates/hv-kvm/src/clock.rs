@@ -9,9 +9,9 @@
 
 use std::arch::x86_64::_rdtsc;
 use std::io;
-use std::time::Instant;
 
-use cellule_hv::{GuestClock, RunError};
+use cellule_hv::RunError;
+use cellule_hv::clock::{ATTEMPTS, Together};
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 
@@ -26,34 +26,6 @@ pub(crate) struct Tsc {
 /// IA32_TIME_STAMP_COUNTER: SDM volume 4, table 2-2.
 const MSR_TSC: u32 = 0x10;
 
-/// How often two clocks are read to read them at one time: the closest pair
-/// counts, lest the thread lost its processor in between.
-const ATTEMPTS: u8 = 3;
-
-/// Reads the guest's and the host's clock at one time.
-pub(crate) fn read(khz: u32, tsc_offset: i64) -> GuestClock {
-    let pairs = (0..ATTEMPTS).map(|_| together(Instant::now));
-    let best = pairs.min_by_key(|pair| pair.took);
-    let Together { tsc, value: at, .. } = best.unwrap_or_else(|| together(Instant::now));
-    let tsc = tsc.wrapping_add_signed(tsc_offset);
-    GuestClock { tsc_khz: u64::from(khz), tsc_offset, tsc, at }
-}
-
-/// Something that was read, the host's counter at the middle of that, and how
-/// many cycles it took.
-struct Together<T> {
-    value: T,
-    tsc: u64,
-    took: u64,
-}
-
-fn together<T>(read: impl FnOnce() -> T) -> Together<T> {
-    let before = host_tsc();
-    let value = read();
-    let took = host_tsc().wrapping_sub(before);
-    Together { value, tsc: before.wrapping_add(took / 2), took }
-}
-
 /// The offset that KVM believes in: what it says that the guest reads now, less
 /// what the host reads. Returns how many ioctls it took, too.
 ///
@@ -62,7 +34,7 @@ fn together<T>(read: impl FnOnce() -> T) -> Together<T> {
 pub(crate) fn believed_offset(vcpu: &VcpuFd) -> Result<(i64, u64), RunError> {
     let mut best = None;
     for _ in 0..ATTEMPTS {
-        let Together { value, tsc, took } = together(|| msr_tsc(vcpu));
+        let Together { value, tsc, took } = Together::read(host_tsc, || msr_tsc(vcpu));
         let found = (took, value?.wrapping_sub(tsc).cast_signed());
         best = Some(best.map_or(found, |best| found.min(best)));
     }

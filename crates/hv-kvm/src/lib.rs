@@ -5,6 +5,7 @@
 //!   an image map through one read-only slot.
 //! * `partition.rs` is one VM and one vCPU: create, run, exits, and where the
 //!   guest goes on.
+//! * `dirty.rs` reads the log of dirty pages.
 //! * `clock.rs` says what a guest's `rdtsc` shows, `registers.rs` what its vector
 //!   state is, and `probe.rs` looks where KVM's word is not enough.
 //!
@@ -19,6 +20,7 @@
 )]
 
 mod clock;
+mod dirty;
 mod partition;
 mod probe;
 mod registers;
@@ -143,7 +145,8 @@ impl Hypervisor for Kvm {
         // Where there can be no guest that looks, no guest will ask: whoever has
         // a template need not fear the error.
         let shown = self.0.sight().ok().and_then(|sight| sight.xcr0);
-        Caps { vector_state: registers::vector_state(self.0.features.xcr0, shown) }
+        let vector_state = registers::vector_state(self.0.features.xcr0, shown);
+        Caps { vector_state, exact_dirty_pages: true }
     }
 
     fn template(&self, plan: Plan) -> Result<Arc<dyn Template>, CreateError> {

@@ -10,18 +10,19 @@ use cellule_hv::x86::{
     exception_frame,
 };
 use cellule_hv::{
-    Counters, CreateError, Exit, GuestClock, Gva, Memory, Partition, Position, RunError, Start,
-    Unexpected,
+    Counters, CreateError, Exit, GuestClock, Gva, Memory, PageSet, Partition, Position, Registers,
+    RunError, Unexpected,
 };
 use cellule_kick::{Kicker, Target};
-use cellule_mem::{HostPtr, Region};
+use cellule_mem::{HostPtr, PAGE_BYTES, Region};
 use kvm_bindings::{
-    KVM_MEM_READONLY, kvm_regs, kvm_sregs, kvm_sync_regs, kvm_userspace_memory_region, kvm_xcrs,
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_SYNC_X86_SREGS, kvm_regs, kvm_sregs,
+    kvm_sync_regs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use crate::template::KvmTemplate;
-use crate::{Device, clock, registers};
+use crate::{Device, clock, dirty, registers};
 
 /// One VM with one vCPU and its private memory.
 ///
@@ -33,8 +34,12 @@ pub(crate) struct KvmPartition {
     /// Keeps both regions mapped for as long as the VM can reach them.
     memory: Memory,
     private: Arc<Region>,
-    /// How much of the private memory is mapped; all, once extended.
+    /// How much of the private memory was mapped from the start.
+    early: usize,
+    /// How much of it is mapped; all, once extended.
     mapped: usize,
+    /// Whether dirty pages are logged.
+    tracked: bool,
     /// The system registers to start with; once extended, with that root.
     sregs: kvm_sregs,
     /// The root of the page tables that map all of the private memory.
@@ -65,6 +70,18 @@ enum Stand {
     Lost,
 }
 
+// The memory slots.
+const FIXED: u32 = 0;
+const EARLY: u32 = 1;
+const LATE: u32 = 2;
+
+/// Whether KVM logs which pages of a slot are written.
+#[derive(Debug, Clone, Copy)]
+enum Log {
+    Off,
+    Dirty,
+}
+
 fn refused(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> CreateError {
     move |error| CreateError::Refused { step, source: error.into() }
 }
@@ -76,8 +93,10 @@ impl KvmPartition {
         let private = Arc::new(Region::demand_zero(template.private_len)?);
         let vm = device.kvm.create_vm().map_err(refused("create a VM"))?;
         let (fixed, mapped) = (&template.fixed, template.early_len);
-        map(&vm, 0, CONTROL_GPA, fixed, 0..fixed.len()).map_err(refused("map shared memory"))?;
-        map(&vm, 1, PRIVATE_GPA, &private, 0..mapped).map_err(refused("map private memory"))?;
+        map(&vm, FIXED, CONTROL_GPA, fixed, 0..fixed.len(), Log::Off)
+            .map_err(refused("map shared memory"))?;
+        map(&vm, EARLY, PRIVATE_GPA, &private, 0..mapped, Log::Off)
+            .map_err(refused("map private memory"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
         vcpu.set_cpuid2(&device.cpuid).map_err(refused("set CPUID"))?;
         if device.features.xcr0 != 0 {
@@ -104,7 +123,9 @@ impl KvmPartition {
             vm,
             memory,
             private,
+            early: mapped,
             mapped,
+            tracked: false,
             sregs: template.sregs,
             extended_root: template.extended_root,
             stubs: template.stubs.clone(),
@@ -137,6 +158,17 @@ impl KvmPartition {
         }
     }
 
+    /// Whether, and how, a slot of private memory is logged from now on.
+    fn log(&self) -> Log {
+        if self.tracked { Log::Dirty } else { Log::Off }
+    }
+
+    /// The slots of private memory, and what of it is in each.
+    fn slots(&self) -> impl Iterator<Item = (u32, Range<usize>)> + use<> {
+        let slots = [(EARLY, 0..self.early), (LATE, self.early..self.mapped)];
+        slots.into_iter().filter(|(_, range)| !range.is_empty())
+    }
+
     /// Reads the system registers: one ioctl.
     fn system(&mut self, step: &'static str) -> Result<kvm_sregs, RunError> {
         self.counters.hypercalls += 1;
@@ -144,7 +176,7 @@ impl KvmPartition {
     }
 
     /// The registers of the last exit.
-    pub(crate) fn registers(&self) -> kvm_regs {
+    pub(crate) fn general(&self) -> kvm_regs {
         self.vcpu.sync_regs().regs
     }
 
@@ -179,6 +211,7 @@ fn map(
     gpa: u64,
     region: &Region,
     range: Range<usize>,
+    log: Log,
 ) -> Result<(), kvm_ioctls::Error> {
     // A range beyond the region would let the guest reach memory of the host's.
     if range.start > range.end || range.end > region.len() {
@@ -187,15 +220,20 @@ fn map(
     let HostPtr(start) = region.host_ptr();
     let slot = kvm_userspace_memory_region {
         slot,
-        flags: if region.is_writable() { 0 } else { KVM_MEM_READONLY },
+        flags: match (region.is_writable(), log) {
+            (false, _) => KVM_MEM_READONLY,
+            (true, Log::Off) => 0,
+            (true, Log::Dirty) => KVM_MEM_LOG_DIRTY_PAGES,
+        },
         guest_phys_addr: gpa + range.start as u64,
         memory_size: range.len() as u64,
         userspace_addr: start + range.start as u64,
     };
     // SAFETY: the address range is the region's (checked above), which the
     // partition keeps mapped until after the VM is gone; slots do not overlap
-    // (`KvmTemplate` checks the lengths, and the private ranges adjoin); the
-    // host touches the region by copies only.
+    // (`KvmTemplate` checks the lengths, the private ranges adjoin, and a slot
+    // that is set anew only changes its flags); the host touches the region by
+    // copies only.
     unsafe { vm.set_user_memory_region(slot) }
 }
 
@@ -281,15 +319,29 @@ impl Partition for KvmPartition {
         Ok(())
     }
 
-    fn restart(&mut self, start: Start) -> Result<(), RunError> {
+    fn registers(&mut self) -> Result<Registers, RunError> {
+        if self.stand != Stand::Ring3 {
+            return Err(misuse("read the registers of a guest that is not known to be in ring 3"));
+        }
+        // What is yet to be loaded is in the run page only.
+        let dirty = self.vcpu.get_kvm_run().kvm_dirty_regs;
+        let sregs = match dirty & u64::from(KVM_SYNC_X86_SREGS) {
+            0 => self.system("read the system registers")?,
+            _ => self.vcpu.sync_regs().sregs,
+        };
+        Ok(registers::read(&self.vcpu.sync_regs().regs, &sregs))
+    }
+
+    fn restart(&mut self, registers: &Registers) -> Result<(), RunError> {
         if !matches!(self.stand, Stand::Fault | Stand::Ring3) {
             return Err(misuse("restart a guest that has not faulted"));
         }
         // KVM loads these before it would step over the stub's `out`, and does
         // not do so as RIP is another (`complete_fast_pio_out`).
         let sync = self.vcpu.sync_regs_mut();
-        sync.regs = registers::general(&start);
+        sync.regs = registers::general(registers);
         sync.sregs = self.sregs;
+        (sync.sregs.fs.base, sync.sregs.gs.base) = (registers.fs_base, registers.gs_base);
         self.vcpu.set_sync_dirty_reg(SyncReg::Register);
         self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
         self.stand = Stand::Ring3;
@@ -306,7 +358,7 @@ impl Partition for KvmPartition {
             (None, false) => 0,
         };
         self.tsc_offset = Some(tsc_offset);
-        Ok(clock::read(tsc.khz, tsc_offset))
+        Ok(GuestClock::read(u64::from(tsc.khz), tsc_offset, clock::host_tsc))
     }
 
     fn extend(&mut self) -> Result<(), RunError> {
@@ -315,7 +367,7 @@ impl Partition for KvmPartition {
             return Ok(());
         }
         self.counters.hypercalls += 1;
-        map(&self.vm, 2, PRIVATE_GPA, &self.private, late)
+        map(&self.vm, LATE, PRIVATE_GPA, &self.private, late, self.log())
             .map_err(|error| failed("map late memory", error.into()))?;
         self.mapped = self.private.len();
         self.sregs.cr3 = self.extended_root;
@@ -330,6 +382,51 @@ impl Partition for KvmPartition {
         };
         self.vcpu.sync_regs_mut().sregs = sregs;
         self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        Ok(())
+    }
+
+    fn track(&mut self) -> Result<(), RunError> {
+        const STEP: &str = "log dirty pages";
+        if self.tracked {
+            return Ok(());
+        }
+        dirty::keep_until_cleared(&self.vm).map_err(|error| failed(STEP, error))?;
+        self.counters.hypercalls += 1;
+        self.memory.track();
+        self.tracked = true;
+        for (slot, range) in self.slots() {
+            self.counters.hypercalls += 1;
+            map(&self.vm, slot, PRIVATE_GPA, &self.private, range, Log::Dirty)
+                .map_err(|error| failed(STEP, error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn dirty(&mut self, pages: &mut PageSet) -> Result<(), RunError> {
+        if !self.tracked {
+            return Err(misuse("tell the dirty pages of a guest that is not tracked"));
+        }
+        for (slot, range) in self.slots() {
+            self.counters.hypercalls += 1;
+            let log = self.vm.get_dirty_log(slot, range.len());
+            let log = log.map_err(|error| failed("read the dirty pages", error.into()))?;
+            dirty::add(&log, range.start / PAGE_BYTES, pages);
+        }
+        self.memory.written(pages);
+        Ok(())
+    }
+
+    fn rearm(&mut self, pages: &PageSet) -> Result<(), RunError> {
+        if !self.tracked {
+            return Err(misuse("rearm pages of a guest that is not tracked"));
+        }
+        for (slot, range) in self.slots() {
+            self.counters.hypercalls += 1;
+            let range = range.start / PAGE_BYTES..range.end / PAGE_BYTES;
+            dirty::clear(&self.vm, slot, range, pages)
+                .map_err(|error| failed("protect clean pages again", error))?;
+        }
+        self.memory.rearm(pages);
         Ok(())
     }
 

@@ -84,7 +84,7 @@ fn shown(partition: &mut KvmPartition) -> Result<Option<u64>, RunError> {
     loop {
         match partition.run()? {
             Exit::Doorbell(_) => {
-                let registers = partition.registers();
+                let registers = partition.general();
                 return Ok(Some(registers.rdx << 32 | registers.rax));
             }
             Exit::Fault(fault) if fault.vector == UNDEFINED => return Ok(None),

@@ -1,7 +1,7 @@
 //! The registers that a guest starts with.
 
-use cellule_hv::Start;
-use cellule_hv::x86::{Control, TASK, USER_CODE, USER_DATA};
+use cellule_hv::x86::{Control, TASK, USER_CODE, USER_DATA, usable_states};
+use cellule_hv::{RESERVED_FLAG, Registers, USER_FLAGS};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 /// What the processor has that registers must be set up for.
@@ -31,13 +31,6 @@ const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
 /// Long mode enabled and active, no-execute; not SCE: `syscall` is undefined.
 const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
-/// The bit that is always one. Interrupts off, I/O privilege level 0.
-const RFLAGS: u64 = 1 << 1;
-
-/// x87, SSE, AVX and the three parts of AVX-512 (SDM volume 1, 13.1).
-const XCR0_WANTED: u64 = 0b1110_0111;
-const XCR0_AVX512: u64 = 0b1110_0000;
-
 impl Features {
     /// Reads off a CPUID table what can be switched on.
     pub(crate) fn of(cpuid: &[kvm_cpuid_entry2]) -> Self {
@@ -50,7 +43,7 @@ impl Features {
         let ecx7 = leaf(7, 0).map(|entry| entry.ecx);
         let xsave = bit(ecx1, 26);
         let states = leaf(0xd, 0).map_or(0, |e| u64::from(e.edx) << 32 | u64::from(e.eax));
-        let xcr0 = if xsave { wanted(states) } else { 0 };
+        let xcr0 = if xsave { usable_states(states) } else { 0 };
         let optional = [
             (xsave, CR4_OSXSAVE),
             (bit(ebx7, 7), CR4_SMEP),
@@ -75,22 +68,56 @@ impl Features {
 /// XCR0 is the host's, and may have more states than a guest should count on:
 /// AMX's tiles, protection keys.
 pub(crate) fn vector_state(told: u64, shown: Option<u64>) -> u64 {
-    if told != 0 { told } else { wanted(shown.unwrap_or(0)) }
+    if told != 0 { told } else { usable_states(shown.unwrap_or(0)) }
 }
 
-/// Those states of which this crate knows; AVX-512 is all three or none.
-fn wanted(states: u64) -> u64 {
-    let states = states & XCR0_WANTED;
-    if states & XCR0_AVX512 == XCR0_AVX512 { states } else { states & !XCR0_AVX512 }
-}
-
-pub(crate) fn general(start: &Start) -> kvm_regs {
+pub(crate) fn general(registers: &Registers) -> kvm_regs {
     kvm_regs {
-        rip: start.entry.0,
-        rsp: start.stack.0,
-        rdi: start.argument.0,
-        rflags: RFLAGS,
-        ..Default::default()
+        rax: registers.rax,
+        rbx: registers.rbx,
+        rcx: registers.rcx,
+        rdx: registers.rdx,
+        rsi: registers.rsi,
+        rdi: registers.rdi,
+        rsp: registers.rsp,
+        rbp: registers.rbp,
+        r8: registers.r8,
+        r9: registers.r9,
+        r10: registers.r10,
+        r11: registers.r11,
+        r12: registers.r12,
+        r13: registers.r13,
+        r14: registers.r14,
+        r15: registers.r15,
+        rip: registers.rip,
+        // Interrupts off, I/O privilege level 0.
+        rflags: registers.flags(),
+    }
+}
+
+/// The opposite, with what else a guest's registers are.
+pub(crate) fn read(regs: &kvm_regs, sregs: &kvm_sregs) -> Registers {
+    Registers {
+        rax: regs.rax,
+        rbx: regs.rbx,
+        rcx: regs.rcx,
+        rdx: regs.rdx,
+        rsi: regs.rsi,
+        rdi: regs.rdi,
+        rsp: regs.rsp,
+        rbp: regs.rbp,
+        r8: regs.r8,
+        r9: regs.r9,
+        r10: regs.r10,
+        r11: regs.r11,
+        r12: regs.r12,
+        r13: regs.r13,
+        r14: regs.r14,
+        r15: regs.r15,
+        rip: regs.rip,
+        rflags: regs.rflags & USER_FLAGS | RESERVED_FLAG,
+        fs_base: sregs.fs.base,
+        gs_base: sregs.gs.base,
     }
 }
 

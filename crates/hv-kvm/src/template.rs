@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cellule_hv::x86::{Control, PRIVATE_GPA, PRIVATE_RESERVED};
-use cellule_hv::{AddressSpace, CreateError, Partition, Plan, Template};
+use cellule_hv::{AddressSpace, CreateError, Partition, Plan, Registers, Template};
 use cellule_mem::{MapError, Region, Sealed};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
@@ -48,7 +48,7 @@ impl KvmTemplate {
             }
         }
         Ok(Self {
-            regs: registers::general(&plan.start),
+            regs: registers::general(&Registers::start(plan.start)),
             sregs: registers::system(&control, &device.features),
             device,
             space: plan.space,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cellule_hv::conformance::{STACK, SUPERVISOR, TEXT, partition};
 use cellule_hv::space::PAGE_BYTES;
-use cellule_hv::{Counters, Exit, Gva, Partition, Position, Start};
+use cellule_hv::{Counters, Exit, Gva, Partition, Position, Registers, Start};
 use cellule_hv_kvm::Kvm;
 use cellule_kick::Alarm;
 
@@ -96,7 +96,7 @@ fn a_fault_and_a_new_start_cost_an_entry_and_a_hypercall() {
     for _ in 0..2 {
         let turn = cost(&mut *partition, |partition| {
             assert!(matches!(partition.run().unwrap(), Exit::Fault(_)));
-            partition.restart(start).unwrap();
+            partition.restart(&Registers::start(start)).unwrap();
         });
         assert_eq!(turn, Counters { exits: 1, hypercalls: 2 });
     }

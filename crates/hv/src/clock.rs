@@ -21,7 +21,42 @@ pub struct GuestClock {
 
 const NS_PER_MS: u128 = 1_000_000;
 
+/// How often two clocks are read to read them at one time: the closest pair
+/// counts, lest the thread lost its processor in between.
+pub const ATTEMPTS: u8 = 3;
+
+/// Something that was read, and the host's counter at the middle of that.
+#[derive(Debug, Clone, Copy)]
+pub struct Together<T> {
+    /// What was read.
+    pub value: T,
+    /// The host's time stamp counter halfway.
+    pub tsc: u64,
+    /// How many cycles the reading took: it may err by half of them.
+    pub took: u64,
+}
+
+impl<T> Together<T> {
+    /// Reads something, and the host's time stamp counter before and after.
+    pub fn read(counter: fn() -> u64, read: impl FnOnce() -> T) -> Self {
+        let before = counter();
+        let value = read();
+        let took = counter().wrapping_sub(before);
+        Self { value, tsc: before.wrapping_add(took / 2), took }
+    }
+}
+
 impl GuestClock {
+    /// Reads the guest's and the host's clock at one time. `counter` reads the
+    /// host's time stamp counter.
+    pub fn read(tsc_khz: u64, tsc_offset: i64, counter: fn() -> u64) -> Self {
+        let pairs = (0..ATTEMPTS).map(|_| Together::read(counter, Instant::now));
+        let best = pairs.min_by_key(|pair| pair.took);
+        let best = best.unwrap_or_else(|| Together::read(counter, Instant::now));
+        let tsc = best.tsc.wrapping_add_signed(tsc_offset);
+        Self { tsc_khz, tsc_offset, tsc, at: best.value }
+    }
+
     /// The host's time at which the guest's `rdtsc` shows `tsc`: `None` if it
     /// is further away than the host can tell.
     ///

@@ -6,8 +6,10 @@
 //!
 //! * `steer.rs`: a guest that is stopped goes on elsewhere.
 //! * `revive.rs`: a guest that faulted starts anew.
+//! * `again.rs`: what was written is known, and a checkpoint is the way back.
 //! * `vector.rs`: what a guest saves of its vector registers is all of them.
 
+mod again;
 mod revive;
 mod steer;
 mod vector;
@@ -202,7 +204,8 @@ const TESTS: &[(&str, Test)] = &[
 /// Runs every case.
 pub fn suite(hypervisor: &dyn Hypervisor) -> Vec<Outcome> {
     let data = CASES.iter().map(|case| (case.name, run(hypervisor, case)));
-    let tests = [TESTS, steer::TESTS, revive::TESTS, vector::TESTS].into_iter().flatten();
+    let tests =
+        [TESTS, steer::TESTS, revive::TESTS, again::TESTS, vector::TESTS].into_iter().flatten();
     let tests = tests.map(|(name, test)| (*name, test(hypervisor)));
     let all = data.chain(revive::endings(hypervisor)).chain(tests);
     all.map(|(name, result)| Outcome { name, failure: result.err() }).collect()

@@ -27,14 +27,20 @@
 //! * [`space`]: which guest addresses exist, with what protection, and the
 //!   only way from a guest's claim ([`GuestSlice`]) to memory.
 //! * [`exit`]: why a partition stopped.
+//! * [`Registers`], [`PageSet`]: a guest's state between two runs, and
+//!   [`checkpoint`]: the way back to it.
 //! * [`clock`]: what the guest reads as the time, and what that means here.
 //! * [`x86`]: the supervisor pages that a hardware backend needs, as bytes.
 //! * [`conformance`]: the suite that every backend must pass.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod clock;
 pub mod conformance;
 pub mod exit;
+mod memory;
+mod pages;
+mod registers;
 pub mod space;
 pub mod x86;
 
@@ -42,10 +48,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use cellule_kick::{Kicker, SetupError};
-use cellule_mem::{MapError, Region, Sealed};
+use cellule_mem::{MapError, Sealed};
 
 pub use clock::GuestClock;
 pub use exit::{Exit, Fault, Unexpected};
+pub use memory::{BadSlice, Memory};
+pub use pages::PageSet;
+pub use registers::{RESERVED_FLAG, Registers, USER_FLAGS};
 pub use space::{Access, AddressSpace, Backing, GuestSlice, Gva, Mapping, Protection};
 
 /// A way to run partitions.
@@ -83,6 +92,9 @@ pub struct Caps {
     /// A guest must not ask XGETBV instead: where ring 3 runs on the bare
     /// processor it may show more than a guest can count on.
     pub vector_state: u64,
+    /// Whether [`Partition::dirty`] tells just the pages that were written, rather
+    /// than all that exist.
+    pub exact_dirty_pages: bool,
 }
 
 /// What a [`Template`] is made of.
@@ -186,9 +198,21 @@ pub trait Partition: Debug + Send {
     /// None: the registers travel with the next run.
     fn divert(&mut self, to: Position) -> Result<(), RunError>;
 
+    /// Reads the registers of a guest that may be [diverted](Self::divert).
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if [`position`](Self::position) has not returned `Some`
+    /// since the last run, or the hypervisor itself failed.
+    ///
+    /// # Cost
+    ///
+    /// A hypercall at most.
+    fn registers(&mut self) -> Result<Registers, RunError>;
+
     /// Lets a guest go on after [`Exit::Fault`], or where it may be
-    /// [diverted](Self::divert), with the registers of a new one: `start`'s, the
-    /// flags clear, and all other general registers zero.
+    /// [diverted](Self::divert), with these registers: [`Registers::start`] for
+    /// a new start. Of the flags only the guest's own are taken.
     ///
     /// Memory stays as it is, as do the x87, vector and MXCSR registers. Late
     /// memory is there if the partition was [extended](Self::extend).
@@ -200,7 +224,48 @@ pub trait Partition: Debug + Send {
     /// # Cost
     ///
     /// None: the registers travel with the next run.
-    fn restart(&mut self, start: Start) -> Result<(), RunError>;
+    fn restart(&mut self, registers: &Registers) -> Result<(), RunError>;
+
+    /// Keeps account from now on of the private pages that are written, by the
+    /// guest or by the host through [`memory`](Self::memory). The second time
+    /// does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the hypervisor refuses.
+    ///
+    /// # Cost
+    ///
+    /// Some hypercalls; then the first write to each page costs the guest a fault
+    /// that the host's kernel handles.
+    fn track(&mut self) -> Result<(), RunError>;
+
+    /// Adds the pages that were written since they were [tracked](Self::track)
+    /// or last [rearmed](Self::rearm). They stay writable, and in the account:
+    /// asking again adds them again.
+    ///
+    /// No page that was written is missing; others may be there, unless
+    /// [`Caps::exact_dirty_pages`] says not.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it is not tracked, or the hypervisor refuses.
+    ///
+    /// # Cost
+    ///
+    /// One or two hypercalls, and reading a bit for every private page.
+    fn dirty(&mut self, pages: &mut PageSet) -> Result<(), RunError>;
+
+    /// Takes pages out of the account, until they are written again.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it is not tracked, or the hypervisor refuses.
+    ///
+    /// # Cost
+    ///
+    /// One or two hypercalls, and for each of these pages a fault at its next write.
+    fn rearm(&mut self, pages: &PageSet) -> Result<(), RunError>;
 
     /// Reads the clock that the guest reads with `rdtsc`, and how it runs.
     ///
@@ -246,126 +311,6 @@ pub struct Counters {
     pub exits: u64,
     /// Calls into the hypervisor after creation.
     pub hypercalls: u64,
-}
-
-/// The two regions of a partition, and which guest addresses lie where.
-#[derive(Debug)]
-pub struct Memory {
-    space: Arc<AddressSpace>,
-    shared: Arc<Region>,
-    shared_start: usize,
-    private: Arc<Region>,
-    private_start: usize,
-}
-
-/// A claim of the guest's that does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the guest named {slice}, which is not {need} memory of its own")]
-pub struct BadSlice {
-    /// What the guest named.
-    pub slice: GuestSlice,
-    /// What it would have to be.
-    pub need: Access,
-}
-
-impl Memory {
-    /// Memory of an address space whose shared and private parts start at an
-    /// offset in each region; what lies before is the backend's own.
-    pub fn new(
-        space: Arc<AddressSpace>,
-        (shared, shared_start): (Arc<Region>, usize),
-        (private, private_start): (Arc<Region>, usize),
-    ) -> Self {
-        Self { space, shared, shared_start, private, private_start }
-    }
-
-    /// The address space.
-    pub fn space(&self) -> &AddressSpace {
-        &self.space
-    }
-
-    /// Returns a copy of bytes that the guest may read.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if they are not all within one mapping.
-    ///
-    /// # Cost
-    ///
-    /// One copy; nothing is allocated before the claim is checked.
-    pub fn copy_out(&self, slice: GuestSlice) -> Result<Vec<u8>, BadSlice> {
-        let bad = BadSlice { slice, need: Access::Read };
-        let (region, offset, len) = self.locate(slice, Access::Read).ok_or(bad)?;
-        region.read_vec(offset, len).map_err(|_| bad)
-    }
-
-    /// Fills `to` with a copy of what lies at `gva`.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if it is not all within one mapping.
-    pub fn copy_into(&self, gva: Gva, to: &mut [u8]) -> Result<(), BadSlice> {
-        let slice = GuestSlice { gva, len: to.len() as u64 };
-        let bad = BadSlice { slice, need: Access::Read };
-        let (region, offset, _) = self.locate(slice, Access::Read).ok_or(bad)?;
-        region.read(offset, to).map_err(|_| bad)
-    }
-
-    /// Copies `from` to memory that the guest may write.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if it is not all within one writable mapping.
-    pub fn copy_in(&self, gva: Gva, from: &[u8]) -> Result<(), BadSlice> {
-        let slice = GuestSlice { gva, len: from.len() as u64 };
-        let bad = BadSlice { slice, need: Access::Write };
-        let (region, offset, _) = self.locate(slice, Access::Write).ok_or(bad)?;
-        region.write(offset, from).map_err(|_| bad)
-    }
-
-    /// Makes pages be there before the guest touches them. Only advice.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if they are not all within one writable mapping.
-    pub fn populate(&self, slice: GuestSlice) -> Result<(), BadSlice> {
-        let bad = BadSlice { slice, need: Access::Write };
-        let (region, offset, len) = self.locate(slice, Access::Write).ok_or(bad)?;
-        region.populate(offset, len).map_err(|_| bad)
-    }
-
-    /// Reads the aligned word at `gva`, with acquire ordering.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if it is not aligned memory of the guest's.
-    pub fn load_u32(&self, gva: Gva) -> Result<u32, BadSlice> {
-        let slice = GuestSlice { gva, len: 4 };
-        let bad = BadSlice { slice, need: Access::Read };
-        let (region, offset, _) = self.locate(slice, Access::Read).ok_or(bad)?;
-        region.load_u32(offset).map_err(|_| bad)
-    }
-
-    /// Writes the aligned word at `gva`, with release ordering.
-    ///
-    /// # Errors
-    ///
-    /// [`BadSlice`] if it is not aligned memory that the guest may write.
-    pub fn store_u32(&self, gva: Gva, value: u32) -> Result<(), BadSlice> {
-        let slice = GuestSlice { gva, len: 4 };
-        let bad = BadSlice { slice, need: Access::Write };
-        let (region, offset, _) = self.locate(slice, Access::Write).ok_or(bad)?;
-        region.store_u32(offset, value).map_err(|_| bad)
-    }
-
-    fn locate(&self, slice: GuestSlice, need: Access) -> Option<(&Region, usize, usize)> {
-        let (backing, len) = self.space.resolve(slice, need)?;
-        let (region, start, offset) = match backing {
-            Backing::Shared(offset) => (&self.shared, self.shared_start, offset),
-            Backing::Private(offset) => (&self.private, self.private_start, offset),
-        };
-        Some((region, start.checked_add(usize::try_from(offset).ok()?)?, len))
-    }
 }
 
 /// A template or a partition could not be made.

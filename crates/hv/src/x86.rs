@@ -142,6 +142,18 @@ pub fn exception_frame(vector: u8, bytes: &[u8; FRAME_BYTES], cr2: u64) -> Fault
     }
 }
 
+/// The state components that a guest may use, if the processor shows these in
+/// XCR0: x87, SSE, AVX and AVX-512, of which the last is all three or none. Others
+/// (AMX's tiles, protection keys) nobody here saves.
+///
+/// Source: Intel SDM volume 1, section 13.1.
+pub fn usable_states(xcr0: u64) -> u64 {
+    const KNOWN: u64 = 0b1110_0111;
+    const AVX512: u64 = 0b1110_0000;
+    let states = xcr0 & KNOWN;
+    if states & AVX512 == AVX512 { states } else { states & !AVX512 }
+}
+
 /// Writes the first two pages.
 struct Builder {
     bytes: Vec<u8>,

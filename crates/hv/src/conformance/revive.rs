@@ -7,7 +7,7 @@ use cellule_kick::Kicker;
 use super::{DATA, STACK, TEXT, Test, faults, is_equal, partition, rings, text};
 use crate::exit::PAGE_FAULT;
 use crate::space::PAGE_BYTES;
-use crate::{Exit, Fault, Gva, Hypervisor, Partition, Position, Start};
+use crate::{Exit, Fault, Gva, Hypervisor, Partition, Position, Registers, Start};
 
 /// How often a guest starts anew.
 const ROUNDS: u8 = 100;
@@ -96,7 +96,7 @@ fn starts_anew(hypervisor: &dyn Hypervisor, ending: &Ending) -> Result<(), Strin
         stack = if round % 2 == 0 { DATA + PAGE_BYTES } else { STACK_END };
         let argument = Gva(u64::from(round) + 1);
         let start = Start { entry: Gva(TEXT), stack: Gva(stack), argument };
-        partition.restart(start).map_err(text)?;
+        partition.restart(&Registers::start(start)).map_err(text)?;
     }
     rings(&mut *partition, ROUNDS + 1)
 }
@@ -149,7 +149,7 @@ fn clean_registers(hypervisor: &dyn Hypervisor) -> Result<(), String> {
     for _ in 0..3 {
         rings(&mut *partition, 0)?;
         faults(&mut *partition)?;
-        partition.restart(start(0)).map_err(text)?;
+        partition.restart(&start(0)).map_err(text)?;
     }
     Ok(())
 }
@@ -186,12 +186,12 @@ fn late_memory(hypervisor: &dyn Hypervisor) -> Result<(), String> {
         extend(&mut *partition, AtTheDoorbell)?;
         faults(&mut *partition)?;
         extend(&mut *partition, AfterTheFault)?;
-        partition.restart(start(0)).map_err(text)?;
+        partition.restart(&start(0)).map_err(text)?;
         extend(&mut *partition, AfterTheRestart)?;
         rings(&mut *partition, 0)?;
         faults(&mut *partition)?;
         for count in 0..3 {
-            partition.restart(start(8)).map_err(text)?;
+            partition.restart(&start(8)).map_err(text)?;
             rings(&mut *partition, 8)?;
             rings(&mut *partition, count)?;
             faults(&mut *partition)?;
@@ -204,7 +204,7 @@ fn diverted(hypervisor: &dyn Hypervisor) -> Result<(), String> {
     // ud2; mov eax, edi; out 1, al
     let mut partition = partition(hypervisor, &[&[0x0f, 0x0b], &RING_ARGUMENT[..]].concat())?;
     faults(&mut *partition)?;
-    partition.restart(start(8)).map_err(text)?;
+    partition.restart(&start(8)).map_err(text)?;
     let (rip, rsp) = (Gva(TEXT), Gva(STACK_END));
     is_equal("the position", Some(Position { rip, rsp }), partition.position().map_err(text)?)?;
     partition.divert(Position { rip: Gva(TEXT + 2), rsp }).map_err(text)?;
@@ -286,7 +286,7 @@ fn fault_again_and_again(
                 let error_code = fault.error_code;
                 let due = Fault { vector, error_code, address, rip: end, rsp: first.rsp };
                 is_equal("the fault", due, fault)?;
-                partition.restart(start(0)).map_err(text)?;
+                partition.restart(&start(0)).map_err(text)?;
             }
             exit => return Err(format!("a kick or a fault was expected, {exit:x?} came")),
         }
@@ -295,6 +295,7 @@ fn fault_again_and_again(
 }
 
 /// The suite's start, with an argument.
-fn start(argument: u64) -> Start {
-    Start { entry: Gva(TEXT), stack: Gva(STACK_END), argument: Gva(argument) }
+fn start(argument: u64) -> Registers {
+    let (entry, stack) = (Gva(TEXT), Gva(STACK_END));
+    Registers::start(Start { entry, stack, argument: Gva(argument) })
 }

@@ -8,7 +8,7 @@ use cellule_kick::Alarm;
 
 use super::{DATA, LATE, STACK, TEXT, Test, faults, is_equal, is_refused, partition, rings, text};
 use crate::space::PAGE_BYTES;
-use crate::{Exit, Gva, Hypervisor, Partition, Position, Start};
+use crate::{Exit, Gva, Hypervisor, Partition, Position, Registers, Start};
 
 /// Puts a value in every register that the ABI knows, in the upper half of a
 /// vector register and at both ends of the red zone; rings 1; counts in RSI
@@ -234,11 +234,11 @@ fn misused(hypervisor: &dyn Hypervisor) -> Result<(), String> {
     let start = Start { entry: rip, stack: rsp, argument: Gva(0) };
     rings(&mut *partition, 0)?;
     is_refused("divert", partition.divert(Position { rip, rsp }))?;
-    is_refused("restart", partition.restart(start))?;
+    is_refused("restart", partition.restart(&Registers::start(start)))?;
     faults(&mut *partition)?;
     is_refused("position", partition.position())?;
     is_refused("divert", partition.divert(Position { rip, rsp }))?;
-    partition.restart(start).map_err(text)?;
+    partition.restart(&Registers::start(start)).map_err(text)?;
     rings(&mut *partition, 0)
 }
 
