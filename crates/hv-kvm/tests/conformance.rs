@@ -1,6 +1,6 @@
 //! The conformance suite on real KVM.
 
-use cellule_hv::conformance;
+use cellule_hv::conformance::Table;
 use cellule_hv_kvm::Kvm;
 
 #[test]
@@ -10,11 +10,8 @@ fn kvm_conforms() {
         Err(error) => return println!("backends: none ({error})"),
     };
     println!("backends: kvm");
-    let outcomes = conformance::suite(&kvm);
-    for outcome in &outcomes {
-        let result = outcome.failure.as_deref().unwrap_or("ok");
-        println!("kvm  {:45} {result}", outcome.name);
-    }
-    let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
-    assert!(failed.is_empty(), "{failed:#?}");
+    let mut table = Table::default();
+    table.run(&kvm);
+    println!("{table}");
+    assert!(table.failures().is_empty(), "{:#?}", table.failures());
 }

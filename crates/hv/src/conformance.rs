@@ -23,7 +23,7 @@ use cellule_mem::Sealed;
 use crate::space::PAGE_BYTES;
 use crate::{
     AddressSpace, Backing, Exit, Fault, Gva, Hypervisor, Mapping, Partition, Plan, Protection,
-    RunError, Start,
+    RunError, Start, Template,
 };
 
 /// Where the page of memory is that is there only once extended.
@@ -192,6 +192,56 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
+/// The outcomes of the suite on some backends, for people: a line for each case.
+///
+/// ```text
+/// case                                      kvm     process
+/// guest_cannot_write_its_own_text           ok      ok
+/// a_kick_stops_an_endless_loop              ok      FAILED
+/// process: a_kick_stops_an_endless_loop: the exit should be Kicked and is ...
+/// ```
+#[derive(Debug, Default)]
+pub struct Table {
+    columns: Vec<(&'static str, Vec<Outcome>)>,
+}
+
+impl Table {
+    /// Runs the suite on a backend and adds the outcomes as a column.
+    pub fn run(&mut self, hypervisor: &dyn Hypervisor) {
+        self.columns.push((hypervisor.name(), suite(hypervisor)));
+    }
+
+    /// The failures: backend, case, what came instead.
+    pub fn failures(&self) -> Vec<(&'static str, &'static str, &str)> {
+        let all = self.columns.iter().flat_map(|(backend, outcomes)| {
+            let failed = |outcome: &Outcome| outcome.failure.is_some();
+            outcomes.iter().filter(move |outcome| failed(outcome)).map(move |o| (*backend, o))
+        });
+        all.map(|(backend, o)| (backend, o.name, o.failure.as_deref().unwrap_or(""))).collect()
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:64}", "case")?;
+        for (backend, _) in &self.columns {
+            write!(f, "{backend:8}")?;
+        }
+        let cases = self.columns.first().map_or(&[][..], |(_, outcomes)| outcomes);
+        for (row, case) in cases.iter().enumerate() {
+            write!(f, "\n{:64}", case.name)?;
+            for (_, outcomes) in &self.columns {
+                let failed = outcomes.get(row).is_none_or(|outcome| outcome.failure.is_some());
+                write!(f, "{:8}", if failed { "FAILED" } else { "ok" })?;
+            }
+        }
+        for (backend, case, failure) in self.failures() {
+            write!(f, "\n{backend}: {case}: {failure}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A case that is a function.
 type Test = fn(&dyn Hypervisor) -> Result<(), String>;
 
@@ -325,6 +375,15 @@ fn matches(expected: Expected, exit: Exit) -> bool {
 ///
 /// What the backend said, as text.
 pub fn partition(hypervisor: &dyn Hypervisor, code: &[u8]) -> Result<Box<dyn Partition>, String> {
+    template(hypervisor, code)?.partition().map_err(text)
+}
+
+/// Makes a template of the suite's address space, with `code` for its text.
+///
+/// # Errors
+///
+/// What the backend said, as text.
+pub fn template(hypervisor: &dyn Hypervisor, code: &[u8]) -> Result<Arc<dyn Template>, String> {
     let page = |name, gva, protection, backing| Mapping {
         name,
         gva: Gva(gva),
@@ -345,6 +404,5 @@ pub fn partition(hypervisor: &dyn Hypervisor, code: &[u8]) -> Result<Box<dyn Par
         early_len: 2 * PAGE_BYTES,
         start: Start { entry: Gva(TEXT), stack: Gva(STACK + PAGE_BYTES), argument: Gva(0) },
     };
-    let template = hypervisor.template(plan).map_err(text)?;
-    template.partition().map_err(text)
+    hypervisor.template(plan).map_err(text)
 }

@@ -31,13 +31,17 @@
 //!   [`checkpoint`]: the way back to it.
 //! * [`clock`]: what the guest reads as the time, and what that means here.
 //! * [`x86`]: the supervisor pages that a hardware backend needs, as bytes.
-//! * [`conformance`]: the suite that every backend must pass.
+//! * [`conformance`]: the suite that every backend must pass; [`gauge`]: what its
+//!   steps take.
+//!
+//! How to write a backend: `crates/hv/BACKENDS.md`.
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod clock;
 pub mod conformance;
 pub mod exit;
+pub mod gauge;
 mod memory;
 mod pages;
 mod registers;
