@@ -47,10 +47,10 @@ static NEXT_SANDBOX: AtomicU64 = AtomicU64::new(1);
 /// ```
 /// use cellule::{Image, MemorySink, Policy, Sandbox};
 ///
-/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 /// # let image = Image::from_bytes(cellule_test_guests::hosted())?;
 /// let (sink, trail) = MemorySink::new(1000);
 /// let mut sandbox = Sandbox::builder(&image)
+/// #   .backend(cellule::Backend::for_development())
 ///     .host_function("double", |n: u64| n * 2)
 ///     .policy(Policy::deny_all().allow("double"))
 ///     .audit(sink)
@@ -126,13 +126,13 @@ impl SandboxBuilder {
     /// use cellule::{Image, Policy, ReplyHandle, Sandbox};
     /// use std::sync::mpsc;
     ///
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::hosted())?;
     /// let (jobs, worker) = mpsc::channel::<(ReplyHandle<u64>, u64)>();
     /// let worker = std::thread::spawn(move || {
     ///     worker.into_iter().for_each(|(reply, n)| reply.reply(n * 2));
     /// });
     /// let mut sandbox = Sandbox::builder(&image)
+    /// #   .backend(cellule::Backend::for_development())
     ///     .deferred_host_function("double", move |reply: ReplyHandle<u64>, n: u64| {
     ///         // Should the worker be gone, the handle is dropped: the call fails.
     ///         let _ = jobs.send((reply, n));

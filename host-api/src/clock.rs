@@ -15,10 +15,12 @@ use crate::page::ChannelPage;
 /// ```
 /// use cellule::{Image, Sandbox, Time};
 ///
-/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
 /// // For a guest with timers: an hour of its time takes no time of the host's.
-/// let mut sandbox = Sandbox::builder(&image).time(Time::Virtual).build()?;
+/// let mut sandbox = Sandbox::builder(&image)
+///     .time(Time::Virtual)
+/// #   .backend(cellule::Backend::for_development())
+///     .build()?;
 /// # sandbox.call::<()>("nothing", ())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

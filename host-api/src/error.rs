@@ -12,14 +12,14 @@ use cellule_channel::{BrokenRing, SinkRefused};
 use cellule_hv::{BadSlice, CreateError, Fault, Gva, RunError, Unexpected};
 use cellule_kick::AlarmError;
 
-use crate::backend::NoHypervisor;
+use crate::backend::NoBackend;
 
 /// A sandbox could not be built. Nothing ran.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// There is no hypervisor.
     #[error(transparent)]
-    NoHypervisor(#[from] NoHypervisor),
+    NoBackend(#[from] NoBackend),
     /// The image imports host functions that were not registered.
     #[error(
         "the image imports host functions that were not registered: {}; register them with \

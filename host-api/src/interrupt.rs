@@ -10,9 +10,9 @@ use crate::inbox::Inbox;
 ///
 /// ```
 /// # use cellule::{CallError, Image, Sandbox};
-/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-/// # let mut sandbox = Sandbox::builder(&image).build()?;
+/// # let backend = cellule::Backend::for_development();
+/// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
 /// let handle = sandbox.interrupt_handle();
 /// let watchdog = std::thread::spawn(move || handle.interrupt());
 /// let outcome = sandbox.call::<()>("spin", ());

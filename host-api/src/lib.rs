@@ -4,10 +4,10 @@
 //! ```
 //! use cellule::{Image, Policy, Sandbox};
 //!
-//! # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 //! # let guest = cellule_test_guests::hosted();
 //! let image = Image::from_bytes(guest)?;
 //! let mut sandbox = Sandbox::builder(&image)
+//! #   .backend(cellule::Backend::for_development())
 //!     .host_function("double", |n: u64| n * 2)
 //!     .policy(Policy::deny_all().allow("double"))
 //!     .build()?;
@@ -72,7 +72,9 @@ pub use cellule_channel::{
 pub use cellule_derive::SchemaForHost as Schema;
 pub use cellule_hv::{Fault, Gva};
 
-pub use backend::{Backend, NoHypervisor};
+pub use backend::{
+    BACKEND_VARIABLE, Backend, Examination, ExamineError, Isolation, NoBackend, UnknownBackend,
+};
 pub use builder::{
     DEFAULT_HEAP_BYTES, DEFAULT_IN_FLIGHT, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES,
     SandboxBuilder,

@@ -32,9 +32,10 @@ use crate::trace::Trace;
 /// ```
 /// use cellule::{Image, Sandbox};
 ///
-/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 /// let image = Image::from_bytes(cellule_test_guests::basics())?;
-/// let mut sandbox = Sandbox::builder(&image).build()?;
+/// let mut sandbox = Sandbox::builder(&image)
+/// #   .backend(cellule::Backend::for_development())
+///     .build()?;
 /// assert_eq!(sandbox.call::<i32>("add", (2, 3))?, 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -119,9 +120,9 @@ impl Sandbox {
     ///
     /// ```
     /// # use cellule::{CallError, Image, Sandbox};
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// # let backend = cellule::Backend::for_development();
+    /// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
     /// use std::time::Duration;
     /// let outcome = sandbox.call_within::<()>(Duration::from_millis(20), "spin", ());
     /// assert!(matches!(outcome, Err(CallError::DeadlineExceeded { .. })));
@@ -143,9 +144,9 @@ impl Sandbox {
     ///
     /// ```
     /// # use cellule::{Image, Sandbox};
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// # let backend = cellule::Backend::for_development();
+    /// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
     /// let echo = sandbox.function::<(&str,), String>("echo")?;
     /// for text in ["one", "two"] {
     ///     assert_eq!(echo.call(&mut sandbox, (text,))?, text);
@@ -171,9 +172,9 @@ impl Sandbox {
     ///
     /// ```
     /// # use cellule::{Image, Sandbox};
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// # let backend = cellule::Backend::for_development();
+    /// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
     /// let idle = sandbox.run_until_idle()?;
     /// assert_eq!((idle.next_deadline, idle.in_flight), (None, 0), "nothing is left to do");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -208,9 +209,9 @@ impl Sandbox {
     ///
     /// ```
     /// # use cellule::{Image, Sandbox};
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-    /// # let mut sandbox = Sandbox::builder(&image).build()?;
+    /// # let backend = cellule::Backend::for_development();
+    /// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
     /// use std::time::{Duration, Instant};
     /// let (before, time) = (Instant::now(), Duration::from_millis(5));
     /// sandbox.run_for(time)?;

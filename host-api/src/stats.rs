@@ -7,9 +7,9 @@
 ///
 /// ```
 /// # use cellule::{Image, Sandbox};
-/// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
 /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-/// # let mut sandbox = Sandbox::builder(&image).build()?;
+/// # let backend = cellule::Backend::for_development();
+/// # let mut sandbox = Sandbox::builder(&image).backend(backend).build()?;
 /// sandbox.call::<i32>("add", (1, 2))?;
 /// sandbox.call::<i32>("add", (3, 4))?;
 /// assert_eq!((sandbox.stats().calls, sandbox.stats().exits), (2, 2));

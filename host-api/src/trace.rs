@@ -150,9 +150,11 @@ impl Trace {
     /// ```
     /// use cellule::{Image, Sandbox};
     ///
-    /// # if cellule::Backend::Auto.probe().is_err() { return Ok(()) }
     /// # let image = Image::from_bytes(cellule_test_guests::basics())?;
-    /// let mut sandbox = Sandbox::builder(&image).trace(1024).build()?;
+    /// let mut sandbox = Sandbox::builder(&image)
+    ///     .trace(1024)
+    /// #   .backend(cellule::Backend::for_development())
+    ///     .build()?;
     /// sandbox.call::<i32>("add", (2, 3))?;
     /// let json = sandbox.trace().to_chrome_json();
     /// assert!(json.contains(r#""name":"wait""#), "the exit in which `add` returned");

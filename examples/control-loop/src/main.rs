@@ -46,10 +46,6 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    if let Err(missing) = Backend::Auto.probe() {
-        eprintln!("control-loop: {missing}");
-        return ExitCode::FAILURE;
-    }
     match control_loop() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -112,6 +108,7 @@ fn run(image: &Image, time: Time) -> Result<Run, Box<dyn Error>> {
         .audit(audit)
         .time(time)
         .trace(1 << 15)
+        .backend(Backend::for_development())
         .build()?;
 
     let account: Account = sandbox.call("run", (PERIOD, PERIODS, DEADLINE))?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cellule::{BuildError, CallError, GuestFault, LoadError, NoHypervisor};
+use cellule::{BuildError, CallError, GuestFault, LoadError, NoBackend};
 
 use crate::options::{USAGE, UsageError};
 
@@ -12,7 +12,7 @@ pub(crate) enum Fatal {
     #[error("{0}\n{USAGE}")]
     Usage(#[from] UsageError),
     #[error(transparent)]
-    NoHypervisor(#[from] NoHypervisor),
+    NoBackend(#[from] NoBackend),
     #[error(transparent)]
     Image(#[from] LoadError),
     /// The text is the guest's.

@@ -54,7 +54,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Fatal> {
     let options = Options::parse(env::args_os().skip(1))?;
-    Backend::Auto.probe()?;
+    // Before any file is opened.
+    Backend::for_development().probe()?;
     let image = Image::from_bytes(include_bytes!(env!("CELLULE_GUEST_GREP_GUEST")))?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut count, mut troubles) = (0, 0);
@@ -92,6 +93,7 @@ fn search(
         // A line that grows is there twice for a moment; a result is a third.
         .heap_bytes(4 * LINE_BYTES)
         .message_bytes(2 * LINE_BYTES)
+        .backend(Backend::for_development())
         .build()?;
     let pattern = (options.pattern.as_str(), options.flags);
     let compiled: Result<(), String> = sandbox.call_within(options.limit, "compile", pattern)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use support::there_is_grep;
-use support::{CHUNK, file, ours, ours_from, prose, text, theirs, there_is_a_hypervisor};
+use support::{CHUNK, file, ours, ours_from, prose, text, theirs, there_is_a_backend};
 
 /// Literals, classes, anchors, alternatives, repetitions; and whatever could
 /// match a line's end if one looked at many lines at once.
@@ -115,7 +115,7 @@ fn difference(ours: &[u8], theirs: &[u8]) -> String {
 
 #[test]
 fn every_pattern_selects_the_lines_that_grep_selects() {
-    if there_is_a_hypervisor() && there_is_grep() {
+    if there_is_a_backend() && there_is_grep() {
         let files = files();
         PATTERNS.iter().for_each(|pattern| compare(&[], pattern, files));
     }
@@ -123,7 +123,7 @@ fn every_pattern_selects_the_lines_that_grep_selects() {
 
 #[test]
 fn every_option_means_what_it_means_to_grep() {
-    if there_is_a_hypervisor() && there_is_grep() {
+    if there_is_a_backend() && there_is_grep() {
         let files = files();
         for flags in [&["-n"][..], &["-v"], &["-c"], &["-i"], &["-v", "-n"], &["-i", "-v", "-c"]] {
             ["the", "^$", "[^a]c|Q", r"\s$", "x$"].iter().for_each(|p| compare(flags, p, files));
@@ -133,14 +133,14 @@ fn every_option_means_what_it_means_to_grep() {
 
 #[test]
 fn lines_of_a_single_file_have_no_name() {
-    if there_is_a_hypervisor() && there_is_grep() {
+    if there_is_a_backend() && there_is_grep() {
         files().chunks(1).for_each(|file| compare(&["-n"], "fox|^$|y$", file));
     }
 }
 
 #[test]
 fn the_standard_input_is_a_file_too() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let input = file("stdin", b"one\ntwo\nthree");
         for args in [&["-n", "t"][..], &["-n", "t", "-"]] {
             let output = ours_from(args, &input);

@@ -5,7 +5,7 @@ mod support;
 use std::fs::File;
 use std::process::Stdio;
 
-use support::{file, ours, program, prose, text, there_is_a_hypervisor};
+use support::{file, ours, program, prose, text, there_is_a_backend};
 
 /// Runs the program with these arguments and gives its message, after a look at
 /// its lines and its status, which is 2.
@@ -19,7 +19,7 @@ fn message(args: &[&str], lines: &str) -> String {
 
 #[test]
 fn a_pattern_that_is_none_is_explained() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         for (pattern, what) in [
             ("a(b", "unclosed group"),
             ("[z-a]", "invalid character class range"),
@@ -35,7 +35,7 @@ fn a_pattern_that_is_none_is_explained() {
 
 #[test]
 fn a_pattern_that_is_too_large_is_refused() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let said = message(&["(a{1000}){1000}", "/dev/null"], "");
         assert!(said.contains("exceeds size limit"), "{said}");
         // 100,000 open groups would be as many frames on the guest's stack.
@@ -48,7 +48,7 @@ fn a_pattern_that_is_too_large_is_refused() {
 
 #[test]
 fn a_pattern_without_end_costs_its_file_alone() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         // Without a period, or few states would be met.
         let slow: Vec<_> = prose(1 << 20).iter().map(|byte| b'a' + byte % 2).collect();
         let slow = file("slow", &slow);
@@ -64,7 +64,7 @@ fn a_pattern_without_end_costs_its_file_alone() {
 
 #[test]
 fn a_line_that_no_sandbox_can_hold_costs_its_file_alone() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let endless = file("endless", b"");
         File::create(&endless).and_then(|file| file.set_len(160 << 20)).expect("a sparse file");
         let short = file("short", b"short\n");
@@ -77,7 +77,7 @@ fn a_line_that_no_sandbox_can_hold_costs_its_file_alone() {
 
 #[test]
 fn the_longest_line_that_is_promised_is_printed() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let line = [vec![b'x'; (32 << 20) - 1], b"\n".to_vec()].concat();
         let output = ours(&["x".as_ref(), file("longest", &line).as_os_str()]);
         assert_eq!(text(&output.stderr), "");
@@ -87,7 +87,7 @@ fn the_longest_line_that_is_promised_is_printed() {
 
 #[test]
 fn a_file_that_cannot_be_read_costs_itself_alone() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let there = file("there", b"here\n");
         let there = there.to_str().expect("it is UTF-8");
         let directory = env!("CARGO_TARGET_TMPDIR");
@@ -99,7 +99,7 @@ fn a_file_that_cannot_be_read_costs_itself_alone() {
 
 #[test]
 fn a_closed_pipe_ends_the_program_quietly() {
-    if there_is_a_hypervisor() {
+    if there_is_a_backend() {
         let long = file("long", &prose(4 << 20));
         let mut grep = program();
         grep.args(["".as_ref(), long.as_os_str()]).stdout(Stdio::piped()).stderr(Stdio::piped());

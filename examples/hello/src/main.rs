@@ -14,10 +14,6 @@ use cellule::{Backend, Image, MemorySink, Policy, Sandbox};
 const GUEST: &[u8] = include_bytes!(env!("CELLULE_GUEST_HELLO_GUEST"));
 
 fn main() -> ExitCode {
-    if let Err(missing) = Backend::Auto.probe() {
-        eprintln!("hello: {missing}");
-        return ExitCode::FAILURE;
-    }
     match hello() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -34,6 +30,7 @@ fn hello() -> Result<(), Box<dyn Error>> {
         .host_function("weekday", || weekday(SystemTime::now()).to_owned())
         .policy(Policy::deny_all().allow("weekday"))
         .audit(audit)
+        .backend(Backend::for_development())
         .build()?;
 
     let greeting: String = sandbox.call("greet", ("World",))?;

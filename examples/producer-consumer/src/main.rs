@@ -18,10 +18,6 @@ const PRODUCERS: u32 = 3;
 const ITEMS: u32 = 1000;
 
 fn main() -> ExitCode {
-    if let Err(missing) = Backend::Auto.probe() {
-        eprintln!("producer-consumer: {missing}");
-        return ExitCode::FAILURE;
-    }
     match producer_consumer() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -33,7 +29,7 @@ fn main() -> ExitCode {
 
 fn producer_consumer() -> Result<(), Box<dyn Error>> {
     let image = Image::from_bytes(GUEST)?;
-    let mut sandbox = Sandbox::builder(&image).build()?;
+    let mut sandbox = Sandbox::builder(&image).backend(Backend::for_development()).build()?;
 
     let outcome: Result<(Vec<u32>, u64), String> = sandbox.call("run", (PRODUCERS, ITEMS))?;
     let (counts, sum) = outcome?;

@@ -1,7 +1,7 @@
 //! Runs litmus scripts on the tasks of a guest: one sandbox a script, in virtual time.
 #![forbid(unsafe_code)]
 
-use cellule::{CallError, Image, LoadError, Sandbox, Time};
+use cellule::{Backend, CallError, Image, LoadError, Sandbox, Time};
 
 /// The guest in `guest/`, as this package's build script compiled it.
 const GUEST: &[u8] = include_bytes!(env!("CELLULE_GUEST_RT_LITMUS_GUEST"));
@@ -31,8 +31,9 @@ pub enum Failure {
 /// [`Failure`]
 pub fn run(image: &Image, script: &str) -> Result<String, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Sandbox(error.to_string());
-    let mut sandbox =
-        Sandbox::builder(image).time(Time::Virtual).build().map_err(|error| failed(&error))?;
+    let builder = Sandbox::builder(image).time(Time::Virtual);
+    let builder = builder.backend(Backend::for_development());
+    let mut sandbox = builder.build().map_err(|error| failed(&error))?;
     let trace: Result<Result<String, String>, CallError> = sandbox.call("run", (script,));
     trace.map_err(|error| failed(&error))?.map_err(Failure::Malformed)
 }

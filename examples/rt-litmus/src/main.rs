@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use cellule::{Backend, Image};
+use cellule::Image;
 use rt_litmus::{Failure, image, run};
 
 /// A more urgent task takes what this one gives, before it goes on.
@@ -22,10 +22,6 @@ task G 4
 end";
 
 fn main() -> ExitCode {
-    if let Err(missing) = Backend::Auto.probe() {
-        eprintln!("rt-litmus: {missing}");
-        return ExitCode::FAILURE;
-    }
     let image = match image() {
         Ok(image) => image,
         Err(error) => {

@@ -9,7 +9,7 @@ use rt_litmus::{Failure, image, run};
 
 /// The image, if there is something to run it on; says on one line what.
 fn guest() -> Option<Image> {
-    match Backend::Auto.probe() {
+    match Backend::for_development().probe() {
         Ok(backend) => println!("backends: {backend}"),
         Err(missing) => {
             println!("backends: none, so this test runs nothing: {missing}");

@@ -12,7 +12,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use cellule::{Image, LoadError, Sandbox};
+use cellule::{Backend, Image, LoadError, Sandbox};
 
 /// The guest in `guest/`, as this package's build script compiled it.
 const GUEST: &[u8] = include_bytes!(env!("CELLULE_GUEST_THREAD_METRIC_GUEST"));
@@ -87,7 +87,7 @@ impl Running {
     ///
     /// What may go wrong with a sandbox; or the guest does not know the test.
     pub fn start(image: &Image, test: Test) -> Result<Self, Box<dyn Error>> {
-        let mut sandbox = Sandbox::builder(image).build()?;
+        let mut sandbox = Sandbox::builder(image).backend(Backend::for_development()).build()?;
         let counters: Result<u32, String> = sandbox.call("start", (test.name,))?;
         let counters = usize::try_from(counters?)?;
         Ok(Self { test, sandbox, counters, before: (0, 0) })

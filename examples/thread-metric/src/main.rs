@@ -16,7 +16,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cellule::{Backend, Image};
+use cellule::Image;
 use thread_metric::{Running, TESTS, Test, image};
 
 /// What is to be run.
@@ -42,10 +42,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(missing) = Backend::Auto.probe() {
-        eprintln!("thread-metric: {missing}");
-        return ExitCode::FAILURE;
-    }
     match suite(&order) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(errors) => {

@@ -5,17 +5,19 @@ pub(crate) mod raw;
 
 use cellule::{Backend, Image, Sandbox};
 
-/// The backends that this machine has; says on one line which those are.
+/// The backends to test: what `CELLULE_BACKEND` names, or else all that this
+/// machine has. Says on one line which those are.
 pub(crate) fn backends() -> Vec<Backend> {
-    let (have, names): (Vec<_>, Vec<_>) = [Backend::Kvm]
-        .into_iter()
-        .filter_map(|backend| Some((backend, backend.probe().ok()?)))
-        .unzip();
-    match Backend::Kvm.probe() {
-        Ok(_) => println!("backends: {}", names.join(", ")),
-        Err(missing) => println!("backends: none, so this test runs nothing: {missing}"),
+    let usable = Backend::usable();
+    match Backend::Auto.probe() {
+        Err(missing) if usable.is_empty() => {
+            println!("backends: none, so this test runs nothing: {missing}");
+        }
+        _ => {
+            println!("backends: {}", usable.iter().map(|b| b.name()).collect::<Vec<_>>().join(", "))
+        }
     }
-    have
+    usable
 }
 
 /// Runs a test on every backend, with a maker of fresh sandboxes of an image

@@ -8,12 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{env, fs};
 
+use cellule::{BACKEND_VARIABLE, Backend};
+
 /// How much of a file goes to the guest in one call.
 pub(crate) const CHUNK: usize = 1 << 20;
 
-/// The program, ready to be run.
+/// The program, ready to be run on the backend that this test runs on, about
+/// which it then has nothing to say.
 pub(crate) fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_grep"))
+    let backend = Backend::for_development();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_grep"));
+    program.env(BACKEND_VARIABLE, backend.probe().unwrap_or(backend).name());
+    program
 }
 
 /// Runs the program; nothing is on its standard input.
@@ -43,11 +49,17 @@ pub(crate) fn there_is_grep() -> bool {
     version.is_ok()
 }
 
-/// Whether there is a hypervisor. If there is none, says so on one line, and
-/// checks that the program does.
-pub(crate) fn there_is_a_hypervisor() -> bool {
-    let Err(missing) = cellule::Backend::Auto.probe() else { return true };
-    println!("no hypervisor, so this test checks only that grep says so: {missing}");
+/// Whether there is a backend; says on one line which. If there is none, checks
+/// that the program says so.
+pub(crate) fn there_is_a_backend() -> bool {
+    let missing = match Backend::for_development().probe() {
+        Ok(backend) => {
+            println!("backends: {backend}");
+            return true;
+        }
+        Err(missing) => missing,
+    };
+    println!("backends: none, so this test checks only that grep says so: {missing}");
     let output = ours(&["pattern", "/dev/null"]);
     assert_eq!(text(&output.stderr), format!("grep: {missing}\n"));
     assert_eq!(output.status.code(), Some(2));
