@@ -1,6 +1,6 @@
 //! What Cellule costs, next to what the bare hypervisor costs in the same run.
 //!
-//! * [`floor`]: the bare hypervisor.
+//! * [`floor`]: the bare hypervisor; [`traced`]: what takes its place without one.
 //! * [`subject`]: the sandboxes that are compared with it.
 //! * [`sample`]: contestants that take turns, medians and 99th percentiles.
 //! * [`peers`]: tasks and messages of threads and of an embedded executor.
@@ -14,3 +14,4 @@ pub mod memory;
 pub mod peers;
 pub mod sample;
 pub mod subject;
+pub mod traced;

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p cellule-benches [-- --quick]`
 
+mod backends;
 mod table;
 mod tasks;
 
@@ -26,7 +27,7 @@ struct Plan {
     wakes: u32,
 }
 
-/// Some 20 seconds.
+/// Under a minute.
 const FULL: Plan = Plan {
     calls: Effort { rounds: 400, block: 25 },
     creations: Effort { rounds: 300, block: 4 },
@@ -36,7 +37,7 @@ const FULL: Plan = Plan {
     wakes: 1000,
 };
 
-/// Under three seconds: that everything runs, not how fast.
+/// Some seconds: that everything runs, not how fast.
 const QUICK: Plan = Plan {
     calls: Effort { rounds: 20, block: 10 },
     creations: Effort { rounds: 15, block: 2 },
@@ -52,6 +53,8 @@ fn main() -> Result<(), Failure> {
         Some("--quick") => QUICK,
         Some(other) => return Err(format!("{other}: the only option is --quick").into()),
     };
+    let each = backends::Plan { calls: plan.calls, creations: plan.creations };
+    backends::report(each)?;
     if !ready() {
         return Ok(());
     }
@@ -62,7 +65,7 @@ fn main() -> Result<(), Failure> {
     creations(&plan, &floor, &mut table)?;
     copies(&plan, &mut table)?;
     resident(&plan, &mut table)?;
-    print!("{table}");
+    print!("\n{table}");
     tasks::report(plan.services, plan.wakes, &floor)
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use crate::signal;
@@ -24,10 +25,7 @@ thread_local! {
 /// This thread's timer for a signal that must come again. It lives as long as the
 /// thread.
 pub(crate) fn again() -> Result<libc::timer_t, AlarmError> {
-    AGAIN.with_borrow_mut(|slot| match slot {
-        Some(timer) => Ok(timer.id),
-        None => Ok(slot.insert(Timer::new().map_err(AlarmError)?).id),
-    })
+    with(&AGAIN, |timer| Ok(timer.id))
 }
 
 /// While it lives, the thread that made it gets the signal at a point in time.
@@ -112,13 +110,23 @@ impl Drop for Alarm {
 
 /// Does something with this thread's timer, and makes it the first time.
 fn with_timer<T>(act: impl FnOnce(&mut Timer) -> io::Result<T>) -> Result<T, AlarmError> {
-    TIMER.with_borrow_mut(|slot| {
-        let timer = match slot {
+    with(&TIMER, act)
+}
+
+/// The same with either timer. A thread that is ending may have none any more.
+fn with<T>(
+    timer: &'static LocalKey<RefCell<Option<Timer>>>,
+    act: impl FnOnce(&mut Timer) -> io::Result<T>,
+) -> Result<T, AlarmError> {
+    let done = timer.try_with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let timer = match &mut *slot {
             Some(timer) => timer,
-            None => slot.insert(Timer::new().map_err(AlarmError)?),
+            none => none.insert(Timer::new()?),
         };
-        act(timer).map_err(AlarmError)
-    })
+        act(timer)
+    });
+    done.map_err(|ended| AlarmError(io::Error::other(ended)))?.map_err(AlarmError)
 }
 
 /// A POSIX timer that signals the thread that made it.

@@ -48,9 +48,9 @@ pub use signal::SetupError;
 thread_local! {
     /// The flag that makes the running call of this thread return at once.
     static FLAG: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
-    /// The timer that sends the signal again while a run is not left; null if
-    /// once is enough.
-    static AGAIN: Cell<libc::timer_t> = const { Cell::new(ptr::null_mut()) };
+    /// The timer that sends the signal again while a run is not left; none if once
+    /// is enough. (Not null: that is a process's first timer.)
+    static AGAIN: Cell<Option<libc::timer_t>> = const { Cell::new(None) };
     /// A signal came when there was no flag: an alarm between two runs.
     static MISSED: Cell<bool> = const { Cell::new(false) };
 }
@@ -114,7 +114,7 @@ impl Target {
     /// the guard must not be leaked: a signal handler on this thread writes 1
     /// to it.
     pub unsafe fn enter(&self, flag: *mut u8) -> Option<Running<'_>> {
-        AGAIN.set(ptr::null_mut());
+        AGAIN.set(None);
         // SAFETY: the caller's promise.
         unsafe { self.publish(flag) }
     }
@@ -140,7 +140,7 @@ impl Target {
         &self,
         flag: *mut u8,
     ) -> Result<Option<Running<'_>>, AlarmError> {
-        AGAIN.set(alarm::again()?);
+        AGAIN.set(Some(alarm::again()?));
         // SAFETY: the caller's promise.
         Ok(unsafe { self.publish(flag) })
     }
@@ -168,7 +168,7 @@ pub struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.state.thread.store(0, Ordering::SeqCst);
-        let again = AGAIN.replace(ptr::null_mut());
+        let again = AGAIN.replace(None);
         let flag = FLAG.replace(ptr::null_mut());
         // SAFETY: not null, as `enter` put it here, whose caller keeps it
         // readable until this returns.

@@ -81,16 +81,14 @@ extern "C" fn handler(_: i32) {
 }
 
 /// Sends the signal to this thread once more after a while; after no time at
-/// all, takes that back. A null timer does neither. Async-signal-safe: POSIX
+/// all, takes that back. No timer does neither. Async-signal-safe: POSIX
 /// lists timer_settime, and no other system call here fails in its way.
-pub(crate) fn send_later(timer: libc::timer_t, after: Duration) {
-    if timer.is_null() {
-        return;
-    }
+pub(crate) fn send_later(timer: Option<libc::timer_t>, after: Duration) {
+    let Some(timer) = timer else { return };
     // SAFETY: all zeros is a valid itimerspec.
     let mut spec = unsafe { MaybeUninit::<libc::itimerspec>::zeroed().assume_init() };
     spec.it_value.tv_nsec = i64::from(after.subsec_nanos());
-    // SAFETY: a timer that is not null is this thread's own, which deletes it
+    // SAFETY: the timer is this thread's own, which deletes it
     // only as it ends, and no run of its outlasts it. Setting one that exists to
     // a valid time cannot fail, so that errno stays as it is.
     unsafe { libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()) };

@@ -240,16 +240,19 @@ fn a_signal_that_comes_too_early_comes_again() {
     let target = Target::new().unwrap();
     let flag = AtomicU8::new(0);
     for _ in 0..100 {
-        // SAFETY: the flag outlives the guard.
-        let running = unsafe { target.enter_until_stopped(flag.as_ptr()) }.unwrap();
+        // A late signal of the round before may stop one run for nothing.
+        let running = std::iter::repeat_with(|| {
+            // SAFETY: the flag outlives the guard.
+            unsafe { target.enter_until_stopped(flag.as_ptr()) }.unwrap()
+        });
+        let running = { running }.flatten().next().unwrap();
         target.kicker().kick();
-        assert_eq!(flag.swap(0, Ordering::SeqCst), 1, "the first signal should have come");
+        assert_ne!(flag.swap(0, Ordering::SeqCst), 0, "the first signal should have come");
         wait_for_a_signal();
         assert_eq!(flag.load(Ordering::SeqCst), 1, "it should have come again");
         drop(running);
         target.clear();
         flag.store(0, Ordering::SeqCst);
-        MISSED.set(false);
     }
 }
 
@@ -267,4 +270,27 @@ fn a_signal_does_not_come_again_once_the_run_is_left() {
         std::hint::spin_loop();
     }
     assert!(!MISSED.get(), "no signal should come");
+}
+
+#[test]
+fn a_thread_that_is_ending_has_no_alarm_and_does_not_panic() {
+    struct Last(mpsc::Sender<bool>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            // Made before the timer, it goes after it.
+            let refused = Alarm::at(Instant::now()).is_err();
+            self.0.send(refused).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) };
+    }
+    let (told, wait) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        LAST.set(Some(Last(told)));
+        drop(Alarm::silent().unwrap());
+    });
+    thread.join().unwrap();
+    // Which of the two goes first is the system's choice; neither may abort.
+    println!("refused: {}", wait.recv().unwrap());
 }
