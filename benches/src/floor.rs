@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use cellule_hv::conformance::{SUPERVISOR, TEXT};
 use cellule_hv::space::{PAGE_BYTES, SpaceError};
-use cellule_hv::x86::{CONTROL_GPA, Control, TASK, USER_CODE, USER_DATA};
+use cellule_hv::x86::{CONTROL_GPA, Control, SHARED_GPA, TASK, USER_CODE, USER_DATA};
 use cellule_hv::{AddressSpace, Backing, Gva, Mapping, Protection};
 use cellule_kick::{Alarm, Target};
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
@@ -86,7 +86,7 @@ impl Floor {
             backing: Backing::Shared(0),
         };
         let space = AddressSpace::new(vec![text], Gva(SUPERVISOR)).map_err(FloorError::Space)?;
-        let control = Control::build(&space, u64::MAX, PAGE_BYTES);
+        let control = Control::build(&space, u64::MAX, SHARED_GPA + PAGE_BYTES);
         let kvm = Kvm::new().map_err(refused("open /dev/kvm"))?;
         let mut code = CODE.to_vec();
         code.resize(cellule::abi::PAGE_BYTES, 0);

@@ -52,33 +52,8 @@ fn msr_tsc(vcpu: &VcpuFd) -> Result<u64, RunError> {
     Ok(entry.data)
 }
 
-/// Whether the guest's reading lies between the host's with KVM's offset, or
-/// without; `None` if with neither.
-pub(crate) fn classify(before: u64, guest: u64, after: u64, offset: i64) -> Option<bool> {
-    let inside = |guest: u64| guest.wrapping_sub(before) <= after.wrapping_sub(before);
-    let with_offset = guest.wrapping_sub(offset.cast_unsigned());
-    // What KVM believes is known with an error. Where it believes that there is
-    // no offset, and there is none, it is better to say so.
-    if inside(guest) { Some(false) } else { inside(with_offset).then_some(true) }
-}
-
 pub(crate) fn host_tsc() -> u64 {
     // SAFETY: every x86-64 processor has the instruction, and Linux lets
     // programs use it unless they forbid it to themselves (PR_SET_TSC).
     unsafe { _rdtsc() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_offset_is_applied_if_the_reading_fits_only_with_it() {
-        const OFFSET: i64 = -1_000_000;
-        assert_eq!(classify(2_000_000, 2_000_500, 2_001_000, OFFSET), Some(false));
-        assert_eq!(classify(2_000_000, 1_000_500, 2_001_000, OFFSET), Some(true));
-        assert_eq!(classify(2_000_000, 1_500_000, 2_001_000, OFFSET), None);
-        assert_eq!(classify(2_000_000, 2_000_500, 2_001_000, 400), Some(false), "both fit");
-        assert_eq!(classify(500, 500_u64.wrapping_sub(1000), 700, -1000), Some(true), "wraps");
-    }
 }

@@ -8,16 +8,12 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use cellule_hv::PageSet;
-use cellule_hv::x86::PRIVATE_RESERVED;
-use cellule_mem::PAGE_BYTES;
 use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVMIO,
     kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_enable_cap,
 };
 use kvm_ioctls::VmFd;
 
-/// The pages before those of [`PageSet`]: the exception stack.
-const RESERVED: usize = PRIVATE_RESERVED / PAGE_BYTES;
 /// The pages in a word of a bitmap; a range to clear begins at a multiple of it.
 const WORD: usize = 64;
 /// `_IOWR(KVMIO, 0xc0, struct kvm_clear_dirty_log)`: KVM's documentation, 4.117.
@@ -39,13 +35,14 @@ pub(crate) fn keep_until_cleared(vm: &VmFd) -> io::Result<()> {
 }
 
 /// Adds the pages of a slot's log, which begins with page `first` of the region.
-pub(crate) fn add(log: &[u64], first: usize, pages: &mut PageSet) {
+/// The region's first `reserved` pages are nobody's: page tables, which a processor
+/// that walks them may count as written, and the exception stack.
+pub(crate) fn add(log: &[u64], first: usize, reserved: usize, pages: &mut PageSet) {
     for (index, word) in log.iter().enumerate() {
         let mut left = *word;
         while left != 0 {
             let page = first + WORD * index + left.trailing_zeros() as usize;
-            // The exception stack is nobody's page.
-            if let Some(page) = page.checked_sub(RESERVED) {
+            if let Some(page) = page.checked_sub(reserved) {
                 pages.insert(page);
             }
             left &= left - 1;
@@ -53,15 +50,22 @@ pub(crate) fn add(log: &[u64], first: usize, pages: &mut PageSet) {
     }
 }
 
-/// Protects those pages again of a slot that has this range of the region.
+/// Protects those pages again of a slot that has this range of the region, whose
+/// first `reserved` pages are nobody's and stay as they are.
 ///
 /// # Errors
 ///
 /// What KVM said.
-pub(crate) fn clear(vm: &VmFd, slot: u32, range: Range<usize>, pages: &PageSet) -> io::Result<()> {
+pub(crate) fn clear(
+    vm: &VmFd,
+    slot: u32,
+    range: Range<usize>,
+    reserved: usize,
+    pages: &PageSet,
+) -> io::Result<()> {
     let mut bits = vec![0_u64; range.len().div_ceil(WORD)];
     let (mut least, mut most) = (usize::MAX, 0);
-    for page in pages.iter().map(|page| page + RESERVED).filter(|page| range.contains(page)) {
+    for page in pages.iter().map(|page| page + reserved).filter(|page| range.contains(page)) {
         let word = (page - range.start) / WORD;
         if let Some(bits) = bits.get_mut(word) {
             *bits |= 1 << ((page - range.start) % WORD);
@@ -90,12 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_s_bits_are_pages_behind_the_exception_stack() {
+    fn a_slot_s_bits_are_pages_behind_those_that_are_nobody_s() {
         let mut pages = PageSet::default();
-        add(&[0b1011, 1], 0, &mut pages);
+        add(&[0b1011, 1], 0, 1, &mut pages);
         assert_eq!(pages.iter().collect::<Vec<_>>(), [0, 2, 63]);
         let mut late = PageSet::default();
-        add(&[0b1], 100, &mut late);
+        add(&[0b1], 100, 1, &mut late);
         assert_eq!(late.iter().collect::<Vec<_>>(), [99]);
+        let mut behind = PageSet::default();
+        add(&[u64::MAX, 0b1111], 0, 66, &mut behind);
+        assert_eq!(behind.iter().collect::<Vec<_>>(), [0, 1]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! * [`Kvm`] is /dev/kvm with what is asked of it once: capabilities, CPUID.
 //! * `template.rs` holds the control and shared pages that all partitions of
-//!   an image map through one read-only slot.
+//!   an image map through one read-only slot, and the page tables, which they map
+//!   in front of their private memory.
 //! * `partition.rs` is one VM and one vCPU: create, run, exits, and where the
 //!   guest goes on.
 //! * `dirty.rs` reads the log of dirty pages.

@@ -16,8 +16,8 @@ use cellule_hv::{
 use cellule_kick::{Kicker, Target};
 use cellule_mem::{HostPtr, PAGE_BYTES, Region};
 use kvm_bindings::{
-    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_SYNC_X86_SREGS, kvm_regs, kvm_sregs,
-    kvm_sync_regs, kvm_userspace_memory_region, kvm_xcrs,
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_SYNC_X86_SREGS, kvm_sregs, kvm_sync_regs,
+    kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
@@ -33,8 +33,11 @@ pub(crate) struct KvmPartition {
     vm: VmFd,
     /// Keeps both regions mapped for as long as the VM can reach them.
     memory: Memory,
+    /// Page tables, the exception stack, and the guest's private memory.
     private: Arc<Region>,
-    /// How much of the private memory was mapped from the start.
+    /// How long the page tables are.
+    tables_len: usize,
+    /// How much of the private region was mapped from the start.
     early: usize,
     /// How much of it is mapped; all, once extended.
     mapped: usize,
@@ -90,12 +93,14 @@ impl KvmPartition {
     pub(crate) fn new(template: &KvmTemplate) -> Result<Self, CreateError> {
         let device = &template.device;
         let target = Target::new()?;
-        let private = Arc::new(Region::demand_zero(template.private_len)?);
+        let page_tables: Vec<_> = template.page_tables.iter().collect();
+        let private = Arc::new(Region::copy_on_write(&page_tables, template.private_len)?);
         let vm = device.kvm.create_vm().map_err(refused("create a VM"))?;
         let (fixed, mapped) = (&template.fixed, template.early_len);
+        let tables_len = template.tables_len;
         map(&vm, FIXED, CONTROL_GPA, fixed, 0..fixed.len(), Log::Off)
             .map_err(refused("map shared memory"))?;
-        map(&vm, EARLY, PRIVATE_GPA, &private, 0..mapped, Log::Off)
+        map(&vm, EARLY, private_gpa(tables_len), &private, 0..mapped, Log::Off)
             .map_err(refused("map private memory"))?;
         let mut vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
         vcpu.set_cpuid2(&device.cpuid).map_err(refused("set CPUID"))?;
@@ -116,13 +121,14 @@ impl KvmPartition {
         let memory = Memory::new(
             Arc::clone(&template.space),
             (Arc::clone(&template.fixed), template.shared_start),
-            (Arc::clone(&private), PRIVATE_RESERVED),
+            (Arc::clone(&private), tables_len + PRIVATE_RESERVED),
         );
         Ok(Self {
             vcpu,
             vm,
             memory,
             private,
+            tables_len,
             early: mapped,
             mapped,
             tracked: false,
@@ -158,12 +164,17 @@ impl KvmPartition {
         }
     }
 
-    /// Whether, and how, a slot of private memory is logged from now on.
+    /// How many pages of the private region are not the guest's.
+    fn reserved(&self) -> usize {
+        (self.tables_len + PRIVATE_RESERVED) / PAGE_BYTES
+    }
+
+    /// Whether, and how, a slot of the private region is logged from now on.
     fn log(&self) -> Log {
         if self.tracked { Log::Dirty } else { Log::Off }
     }
 
-    /// The slots of private memory, and what of it is in each.
+    /// The slots of the private region, and what of it is in each.
     fn slots(&self) -> impl Iterator<Item = (u32, Range<usize>)> + use<> {
         let slots = [(EARLY, 0..self.early), (LATE, self.early..self.mapped)];
         slots.into_iter().filter(|(_, range)| !range.is_empty())
@@ -173,11 +184,6 @@ impl KvmPartition {
     fn system(&mut self, step: &'static str) -> Result<kvm_sregs, RunError> {
         self.counters.hypercalls += 1;
         self.vcpu.get_sregs().map_err(|error| failed(step, error.into()))
-    }
-
-    /// The registers of the last exit.
-    pub(crate) fn general(&self) -> kvm_regs {
-        self.vcpu.sync_regs().regs
     }
 
     /// The guest's time stamp counter less the host's, as KVM believes.
@@ -197,11 +203,16 @@ impl KvmPartition {
     /// ioctls fewer than asking for the registers; the address takes one.
     fn fault(&mut self, vector: u8) -> Result<Exit, RunError> {
         let mut frame = [0; FRAME_BYTES];
-        // In bounds: the private region begins with the exception stack's page.
-        let _ = self.private.read(FRAME_OFFSET, &mut frame);
+        // In bounds: the exception stack's page follows the page tables.
+        let _ = self.private.read(self.tables_len + FRAME_OFFSET, &mut frame);
         let sregs = self.system("read CR2")?;
         Ok(Exit::Fault(exception_frame(vector, &frame, sregs.cr2)))
     }
+}
+
+/// Where the private region begins: its page tables end at [`PRIVATE_GPA`].
+fn private_gpa(tables_len: usize) -> u64 {
+    PRIVATE_GPA - tables_len as u64
 }
 
 /// Maps a range of a region, in whole pages, as far behind `gpa` as it is in the region.
@@ -367,7 +378,7 @@ impl Partition for KvmPartition {
             return Ok(());
         }
         self.counters.hypercalls += 1;
-        map(&self.vm, LATE, PRIVATE_GPA, &self.private, late, self.log())
+        map(&self.vm, LATE, private_gpa(self.tables_len), &self.private, late, self.log())
             .map_err(|error| failed("map late memory", error.into()))?;
         self.mapped = self.private.len();
         self.sregs.cr3 = self.extended_root;
@@ -396,7 +407,7 @@ impl Partition for KvmPartition {
         self.tracked = true;
         for (slot, range) in self.slots() {
             self.counters.hypercalls += 1;
-            map(&self.vm, slot, PRIVATE_GPA, &self.private, range, Log::Dirty)
+            map(&self.vm, slot, private_gpa(self.tables_len), &self.private, range, Log::Dirty)
                 .map_err(|error| failed(STEP, error.into()))?;
         }
         Ok(())
@@ -410,7 +421,7 @@ impl Partition for KvmPartition {
             self.counters.hypercalls += 1;
             let log = self.vm.get_dirty_log(slot, range.len());
             let log = log.map_err(|error| failed("read the dirty pages", error.into()))?;
-            dirty::add(&log, range.start / PAGE_BYTES, pages);
+            dirty::add(&log, range.start / PAGE_BYTES, self.reserved(), pages);
         }
         self.memory.written(pages);
         Ok(())
@@ -423,7 +434,7 @@ impl Partition for KvmPartition {
         for (slot, range) in self.slots() {
             self.counters.hypercalls += 1;
             let range = range.start / PAGE_BYTES..range.end / PAGE_BYTES;
-            dirty::clear(&self.vm, slot, range, pages)
+            dirty::clear(&self.vm, slot, range, self.reserved(), pages)
                 .map_err(|error| failed("protect clean pages again", error))?;
         }
         self.memory.rearm(pages);
@@ -477,3 +488,6 @@ fn name(exit: &VcpuExit<'_>) -> Seen {
         _ => Seen::Unexpected("an exit that no guest of ours causes", 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@
 //! * [`Registers`], [`PageSet`]: a guest's state between two runs, and
 //!   [`checkpoint`]: the way back to it.
 //! * [`clock`]: what the guest reads as the time, and what that means here.
+//! * [`look`]: a guest that tells what the processor shows, for a backend.
 //! * [`x86`]: the supervisor pages that a hardware backend needs, as bytes.
 //! * [`conformance`]: the suite that every backend must pass; [`gauge`]: what its
 //!   steps take.
@@ -42,6 +43,7 @@ pub mod clock;
 pub mod conformance;
 pub mod exit;
 pub mod gauge;
+pub mod look;
 mod memory;
 mod pages;
 mod registers;

@@ -2,16 +2,16 @@
 //!
 //! Page tables, GDT, IDT, TSS and exception stubs are computed here, before
 //! the first instruction, and never change: the accessed and dirty bits are
-//! set already, so the processor has no reason to write to them, and they can
-//! lie in read-only memory that many VMs share.
+//! set already, so the processor has no reason to write to them. Many VMs can
+//! share the physical pages.
 //!
 //! ```text
 //!  guest virtual                     guest physical
 //!  supervisor + 0 tables  R--  <---  CONTROL_GPA + 0    GDT, TSS, IDT
 //!  supervisor + 1 stubs   R-X  <---  CONTROL_GPA + 1    32 exception stubs
+//!  Backing::Shared(n)          <---  SHARED_GPA + n
+//!  (not mapped)                      where the backend says: page tables, twice
 //!  supervisor + 2 stack   RW-  <---  PRIVATE_GPA + 0    exception frames
-//!  Backing::Shared(n)          <---  CONTROL_GPA + 2 pages + n
-//!  (not mapped)                      behind the shared pages: page tables, twice
 //!  Backing::Private(n)         <---  PRIVATE_GPA + 1 page + n
 //! ```
 //!
@@ -19,21 +19,45 @@
 //! that touching it is a page fault like any other and never reaches the
 //! hypervisor's instruction emulator; once it is there, the other root is used.
 //!
+//! All but the page tables may lie in memory that is read-only to the VM. Page
+//! tables must not, though nobody writes them and no address leads to them: a
+//! processor that walks them counts as a writer in the second level of translation,
+//! as it may have to set accessed and dirty bits. So it is always with AMD's nested
+//! paging (AMD64 manual, volume 2, section 15.25.5), and with Intel's if the
+//! hypervisor has such bits of its own, which is KVM's default (SDM volume 3,
+//! section 30.3.3.2; Linux, "kvm: nVMX: support EPT accessed/dirty bits"). If KVM
+//! finds them in a read-only slot it emulates an instruction for every such walk, or
+//! has the processor try again for ever (`PFERR_NESTED_GUEST_PAGE`). Only where KVM
+//! walks them itself, for shadow page tables, do they work there: so the first design
+//! had it. What keeps one VM's tables from another is the backend's business: it can
+//! give each a mapping that is copied when written, right below [`PRIVATE_GPA`].
+//!
 //! All of the numbers are from the Intel SDM, volume 3: chapters 3 (segments),
 //! 5 (paging), 7 (exceptions), 9.7 (TSS), and volume 1, 20.5 (I/O bitmap).
+
+mod tables;
 
 use std::ops::Range;
 
 use cellule_abi::doorbell::DOORBELL_PORT;
 
 use crate::exit::{Fault, PAGE_FAULT, has_error_code};
-use crate::space::{AddressSpace, Backing, Gva, Mapping, PAGE_BYTES, Protection};
+use crate::space::{AddressSpace, Gva, PAGE_BYTES};
+use tables::PageTables;
 
 /// Where the control pages are, in guest physical memory: first the descriptors,
-/// then the shared pages, then the page tables, without gaps.
+/// then the shared pages, without a gap.
 pub const CONTROL_GPA: u64 = 0;
-/// Where the private memory is: 4 GiB up, beyond all that may be shared.
-pub const PRIVATE_GPA: u64 = 1 << 32;
+/// Where the shared pages are: behind the descriptors.
+pub const SHARED_GPA: u64 = CONTROL_GPA + DESCRIPTOR_PAGES * PAGE_BYTES;
+/// Where the private memory is: beyond all that may be shared.
+///
+/// Below it is room for page tables: 65 MiB above 4 GiB, four times what a heap of
+/// 4 GiB takes. Below 4 GiB, KVM keeps a page for itself on Intel processors without
+/// "unrestricted guest" (`VMX_EPT_IDENTITY_PAGETABLE_ADDR`, 0xfffbc000), and others
+/// expect interrupt controllers. The odd MiB is so that a last-level table of the
+/// hypervisor's (2 MiB) has a small guest's page tables and its first private pages.
+pub const PRIVATE_GPA: u64 = (4 << 30) + (65 << 20);
 /// Exception stub `n` writes a byte to this port plus `n`. Ring 3 cannot.
 pub const FAULT_PORT: u16 = 0x20;
 /// The number of exceptions.
@@ -55,7 +79,6 @@ const KERNEL_CODE: u16 = 1 << 3;
 
 const PAGE: usize = cellule_abi::PAGE_BYTES;
 const DESCRIPTOR_PAGES: u64 = 2;
-const SHARED_GPA: u64 = CONTROL_GPA + DESCRIPTOR_PAGES * PAGE_BYTES;
 const TABLES: u64 = 0;
 const STUBS: u64 = PAGE_BYTES;
 const EXCEPTION_STACK: u64 = 2 * PAGE_BYTES;
@@ -71,7 +94,7 @@ const STUB_BYTES: usize = 16;
 pub struct Control {
     /// The first pages, with tables and stubs, at [`CONTROL_GPA`].
     pub descriptors: Vec<u8>,
-    /// The page tables, which belong behind the shared pages.
+    /// The page tables, which belong where [`Control::build`] was told.
     pub page_tables: Vec<u8>,
     /// Guest physical address of the root page table, for CR3, without late memory.
     pub root: u64,
@@ -94,27 +117,33 @@ pub struct Control {
 }
 
 impl Control {
-    /// Builds the control pages of an address space that has `shared_len` bytes
-    /// of shared pages, and whose private memory from `early_len` on is late.
+    /// How long the page tables are, in bytes, that [`build`](Self::build) makes.
+    pub fn tables_len(space: &AddressSpace, early_len: u64) -> u64 {
+        let early = PageTables::count(space, early_len);
+        (early + PageTables::count(space, u64::MAX)) * PAGE_BYTES
+    }
+
+    /// Builds the control pages of an address space whose private memory from
+    /// `early_len` on is late, and whose page tables lie at the guest physical
+    /// address `tables`.
     ///
     /// # Cost
     ///
     /// Eight bytes for every page that is mapped, and again for every early one,
     /// plus some pages.
-    pub fn build(space: &AddressSpace, early_len: u64, shared_len: u64) -> Self {
+    pub fn build(space: &AddressSpace, early_len: u64, tables: u64) -> Self {
         let supervisor = space.supervisor();
         let mut builder = Builder::new();
         builder.tables_page(supervisor);
         builder.stubs_page();
-        let first = DESCRIPTOR_PAGES + shared_len.div_ceil(PAGE_BYTES);
-        let early = PageTables::new(space, first, early_len);
-        let all = PageTables::new(space, early.end(), u64::MAX);
-        let (root, extended_root) = (early.gpa(0), all.gpa(0));
+        let early = PageTables::new(space, tables, early_len);
+        let extended_root = tables + early.pages.len() as u64 * PAGE_BYTES;
+        let all = PageTables::new(space, extended_root, u64::MAX);
         let entries = [early.pages, all.pages].into_iter().flatten().flatten();
         Self {
             descriptors: builder.bytes,
             page_tables: entries.flat_map(u64::to_le_bytes).collect(),
-            root,
+            root: tables,
             extended_root,
             gdt: Gva(supervisor.0 + TABLES),
             gdt_limit: 7 * 8 - 1,
@@ -232,100 +261,14 @@ fn interrupt_gate(stub: u64) -> u128 {
     u128::from(low) | u128::from(stub >> 32) << 64
 }
 
-/// Four-level page tables, in the order in which they were needed.
-struct PageTables {
-    pages: Vec<[u64; 512]>,
-    /// How many pages, descriptors and shared ones, precede them.
-    first: u64,
-    /// Where in private memory the part begins that is not mapped.
-    limit: u64,
-}
-
-// SDM 5.5.4, the bits of an entry.
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-
-impl PageTables {
-    fn new(space: &AddressSpace, first: u64, limit: u64) -> Self {
-        let mut tables = Self { pages: vec![[0; 512]], first, limit };
-        for mapping in space.mappings() {
-            tables.map(mapping);
-        }
-        let Gva(supervisor) = space.supervisor();
-        tables.entry(supervisor + TABLES, CONTROL_GPA, NO_EXECUTE);
-        tables.entry(supervisor + STUBS, CONTROL_GPA + PAGE_BYTES, 0);
-        tables.entry(supervisor + EXCEPTION_STACK, PRIVATE_GPA, WRITABLE | NO_EXECUTE);
-        tables
-    }
-
-    fn map(&mut self, mapping: &Mapping) {
-        let (gpa, len) = match mapping.backing {
-            Backing::Shared(offset) => (SHARED_GPA + offset, mapping.len),
-            Backing::Private(offset) => {
-                let len = self.limit.saturating_sub(offset).min(mapping.len);
-                (PRIVATE_GPA + PRIVATE_RESERVED as u64 + offset, len)
-            }
-        };
-        let bits = USER
-            | match mapping.protection {
-                Protection::Read => NO_EXECUTE,
-                Protection::ReadExecute => 0,
-                Protection::ReadWrite => WRITABLE | NO_EXECUTE,
-            };
-        for page in 0..len / PAGE_BYTES {
-            let offset = page * PAGE_BYTES;
-            self.entry(mapping.gva.0 + offset, gpa + offset, bits);
-        }
-    }
-
-    /// Maps one page, making the tables above it where they are missing.
-    fn entry(&mut self, gva: u64, gpa: u64, bits: u64) {
-        let index = |level: u32| usize::try_from(gva >> (12 + 9 * level) & 511).unwrap_or(0);
-        let mut table = 0;
-        for level in [3, 2, 1] {
-            table = self.below(table, index(level));
-        }
-        self.set(table, index(0), gpa | bits | PRESENT | ACCESSED | DIRTY);
-    }
-
-    /// The table that an entry leads to. Its own bits forbid nothing.
-    fn below(&mut self, table: usize, index: usize) -> usize {
-        let entry = self.pages.get(table).and_then(|page| page.get(index)).copied().unwrap_or(0);
-        if entry & PRESENT != 0 {
-            let page = ((entry & ADDRESS) - self.gpa(0)) / PAGE_BYTES;
-            return usize::try_from(page).unwrap_or(0);
-        }
-        let new = self.pages.len();
-        self.pages.push([0; 512]);
-        self.set(table, index, self.gpa(new) | PRESENT | WRITABLE | USER | ACCESSED);
-        new
-    }
-
-    fn set(&mut self, table: usize, index: usize, entry: u64) {
-        if let Some(slot) = self.pages.get_mut(table).and_then(|page| page.get_mut(index)) {
-            *slot = entry;
-        }
-    }
-
-    /// Guest physical address of a table.
-    fn gpa(&self, table: usize) -> u64 {
-        CONTROL_GPA + (self.first + table as u64) * PAGE_BYTES
-    }
-
-    /// How many pages there are up to and including these.
-    fn end(&self) -> u64 {
-        self.first + self.pages.len() as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::tables::{ACCESSED, ADDRESS, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE};
     use super::*;
+    use crate::space::{Backing, Mapping, Protection};
+
+    /// Where the tables are here: nowhere in particular.
+    const ROOT: u64 = 7 << 30;
 
     fn space() -> AddressSpace {
         let mapping = |name, gva, pages, protection, backing| Mapping {
@@ -343,9 +286,9 @@ mod tests {
         AddressSpace::new(mappings, Gva(0x40_4000)).unwrap()
     }
 
-    /// The space's two shared pages, and its first two private ones early.
+    /// The space with its first two private pages early.
     fn build() -> Control {
-        Control::build(&space(), 2 * PAGE_BYTES, 2 * PAGE_BYTES)
+        Control::build(&space(), 2 * PAGE_BYTES, ROOT)
     }
 
     /// Walks the tables as the processor does.
@@ -358,7 +301,7 @@ mod tests {
         let mut entry = 0;
         for level in [3, 2, 1, 0] {
             let index = gva >> (12 + 9 * level) & 511;
-            let at = usize::try_from(table + index * 8 - control.root).unwrap();
+            let at = usize::try_from(table + index * 8 - ROOT).unwrap();
             entry = u64::from_le_bytes(control.page_tables[at..at + 8].try_into().unwrap());
             if entry & PRESENT == 0 {
                 return None;
@@ -393,9 +336,21 @@ mod tests {
         let control = build();
         let shared = walk(&control, 0x40_1000).unwrap() & ADDRESS;
         assert_eq!(shared, CONTROL_GPA + control.descriptors.len() as u64 + PAGE_BYTES);
-        assert_eq!(control.root, shared + PAGE_BYTES, "the page tables follow the last of them");
         let data = walk(&control, 0x40_2000).unwrap() & ADDRESS;
         assert_eq!(data, PRIVATE_GPA + PAGE_BYTES);
+    }
+
+    #[test]
+    fn the_page_tables_are_where_and_as_long_as_was_said_and_no_address_leads_there() {
+        let control = build();
+        let len = Control::tables_len(&space(), 2 * PAGE_BYTES);
+        assert_eq!((control.root, control.page_tables.len() as u64), (ROOT, len));
+        let own = ROOT..ROOT + len;
+        assert!(own.contains(&control.extended_root));
+        let mapped = (0..0x9001_0000).step_by(4096).filter_map(|gva| walk(&control, gva));
+        let gpas: Vec<u64> = mapped.map(|entry| entry & ADDRESS).collect();
+        assert_eq!(gpas.len(), 2 + 1 + 65536 + 3, "every page should have been looked at");
+        assert!(!gpas.iter().any(|gpa| own.contains(gpa)));
     }
 
     #[test]

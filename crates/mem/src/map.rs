@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::ptr::NonNull;
 
 use crate::PAGE_BYTES;
@@ -61,17 +61,10 @@ impl Sealed {
     }
 
     fn filled(bytes: &[u8], len: usize) -> io::Result<Self> {
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-        // SAFETY: the name is a terminated string; the call has no other argument.
-        let fd = unsafe { libc::memfd_create(c"cellule".as_ptr(), flags) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: memfd_create returned this descriptor, and nobody else owns it.
-        let mut file = unsafe { File::from_raw_fd(fd) };
+        let mut file = memory_file()?;
         file.set_len(len as u64)?;
         file.write_all(bytes)?;
-        seal(&file)?;
+        seal(&file, EVERYTHING)?;
         Ok(Self { file, len })
     }
 
@@ -84,21 +77,50 @@ impl Sealed {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// The file, for a backend whose guests map it themselves.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
-/// Seals a file against every change.
+const EVERYTHING: i32 =
+    libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+
+/// Makes an empty file in memory that can be sealed.
+fn memory_file() -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a terminated string; the call has no other argument.
+    let fd = unsafe { libc::memfd_create(c"cellule".as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: memfd_create returned this descriptor, and nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Makes a file of `len` zeros in memory that can grow but never shrink: what was
+/// once within it can be accessed for as long as it is mapped.
+pub(crate) fn growing_file(len: usize) -> Result<File, MapError> {
+    let made = memory_file().and_then(|file| {
+        file.set_len(len as u64)?;
+        seal(&file, libc::F_SEAL_SHRINK)?;
+        Ok(file)
+    });
+    made.map_err(|source| MapError::Seal { len, source })
+}
+
+/// Seals a file against changes.
 ///
 /// The kernel refuses while somebody else refers to one of the pages, as its own
 /// page migration and monitoring do now and then: seen once in some thousand
 /// images. It waits for them by itself, but not for ever (`memfd_wait_for_pins`).
-fn seal(file: &File) -> io::Result<()> {
-    const SEALS: i32 =
-        libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+fn seal(file: &File, seals: i32) -> io::Result<()> {
     const ATTEMPTS: u32 = 16;
     let mut attempt = 1;
     loop {
         // SAFETY: the descriptor is open; F_ADD_SEALS takes an int.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } >= 0 {
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } >= 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
@@ -129,9 +151,31 @@ impl Mapping {
     pub(crate) fn demand_zero(len: usize) -> Result<Self, MapError> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let mapping = Self::reserve(len, protection)?;
-        // SAFETY: the range was mapped just now; advice does not change contents.
-        // Where the kernel knows no huge pages it refuses, which is as good.
-        unsafe { libc::madvise(mapping.start.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) };
+        mapping.refuse_huge_pages();
+        Ok(mapping)
+    }
+
+    /// The first `len` bytes of a file, writable, shared with whoever else maps it.
+    /// Those that the file does not have yet must not be touched.
+    pub(crate) fn of_file(file: &File, len: usize) -> Result<Self, MapError> {
+        let mapping = Self::reserve(len, libc::PROT_NONE)?;
+        mapping.place(0, len, file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
+        mapping.refuse_huge_pages();
+        Ok(mapping)
+    }
+
+    /// The parts one after another, and `len` bytes of [demand-zero](Self::demand_zero)
+    /// memory behind them: all writable, and what is written is this mapping's alone.
+    pub(crate) fn copy_on_write(parts: &[&Sealed], len: usize) -> Result<Self, MapError> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let front: usize = parts.iter().map(|part| part.len).sum();
+        let mapping = Self::reserve(front.saturating_add(len), protection)?;
+        let mut offset = 0;
+        for part in parts {
+            mapping.place(offset, part.len, &part.file, protection, libc::MAP_PRIVATE)?;
+            offset += part.len;
+        }
+        mapping.refuse_huge_pages();
         Ok(mapping)
     }
 
@@ -172,17 +216,42 @@ impl Mapping {
     }
 
     /// Maps all of `part` over this mapping at `offset`, where it must fit.
+    ///
+    /// Not `MAP_SHARED`: before 6.7, Linux refuses that of a file that is sealed
+    /// against writing, even for reading. Pages that nobody can write are as shared
+    /// either way.
     fn overlay(&self, offset: usize, part: &Sealed) -> Result<(), MapError> {
-        debug_assert!(offset + part.len <= self.len, "stitched() sums the lengths");
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let fd = part.file.as_raw_fd();
-        // SAFETY: offset + part.len is at most self.len, so this stays in the range.
+        self.place(offset, part.len, &part.file, libc::PROT_READ, libc::MAP_PRIVATE)
+    }
+
+    /// Has one touched byte take a page, and not 2 MiB. Only advice.
+    fn refuse_huge_pages(&self) {
+        // SAFETY: the range is this mapping's; advice does not change contents.
+        // Where the kernel knows no huge pages it refuses, which is as good.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_NOHUGEPAGE) };
+    }
+
+    /// Maps the first `len` bytes of a file over this mapping at `offset`, where
+    /// they must fit: `MAP_SHARED`, or `MAP_PRIVATE`, with which writing is allowed
+    /// even if the file is sealed, as it does not change the file.
+    fn place(
+        &self,
+        offset: usize,
+        len: usize,
+        file: &File,
+        protection: i32,
+        sharing: i32,
+    ) -> Result<(), MapError> {
+        debug_assert!(offset + len <= self.len, "the callers sum the lengths");
+        let flags = sharing | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let fd = file.as_raw_fd();
+        // SAFETY: offset + len is at most self.len, so this stays in the range.
         let at = unsafe { self.start.as_ptr().add(offset) };
         // SAFETY: MAP_FIXED replaces pages of our own reservation only, and
-        // nobody has a pointer into it yet; the file is open and that long.
-        let mapped = unsafe { libc::mmap(at.cast(), part.len, libc::PROT_READ, flags, fd, 0) };
+        // nobody has a pointer into it yet; the file is open.
+        let mapped = unsafe { libc::mmap(at.cast(), len, protection, flags, fd, 0) };
         if mapped == libc::MAP_FAILED {
-            return Err(MapError::Map { len: part.len, source: io::Error::last_os_error() });
+            return Err(MapError::Map { len, source: io::Error::last_os_error() });
         }
         Ok(())
     }
