@@ -91,7 +91,8 @@ impl Traced {
         // SAFETY: the set is a live local; the macro checks the number.
         unsafe { libc::CPU_SET(cpu, &mut set) };
         // SAFETY: the set is a live local of the length that is named.
-        let moved = unsafe { libc::sched_setaffinity(self.child, size_of_val(&set), &raw const set) };
+        let moved =
+            unsafe { libc::sched_setaffinity(self.child, size_of_val(&set), &raw const set) };
         if moved != 0 {
             return Err(io::Error::last_os_error());
         }

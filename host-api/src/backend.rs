@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use cellule_hv::{Caps, Hypervisor};
+use cellule_hv::Hypervisor;
 
 /// The environment variable that names the backend of [`Backend::Auto`].
 pub const BACKEND_VARIABLE: &str = "CELLULE_BACKEND";
@@ -37,7 +37,7 @@ macro_rules! backends {
         /// let backend: Backend = "kvm".parse()?;
         /// assert_eq!((backend, backend.name()), (Backend::Kvm, "kvm"));
         /// assert_eq!(backend.isolation(), Some(Isolation::Hardware));
-        /// assert!("vax".parse::<Backend>().unwrap_err().to_string().contains("say one of kvm"));
+        /// assert!("vax".parse::<Backend>().unwrap_err().to_string().contains("kvm, mshv, process"));
         /// # Ok::<(), cellule::UnknownBackend>(())
         /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -90,6 +90,10 @@ macro_rules! backends {
 backends! {
     /// KVM, by /dev/kvm.
     Kvm = "kvm", Hardware, cellule_hv_kvm::Kvm::open();
+    /// Microsoft's hypervisor, by /dev/mshv.
+    Mshv = "mshv", Hardware, cellule_hv_mshv::Mshv::open();
+    /// A traced process without system calls: no hardware isolation. Only by name.
+    Process = "process", Process, cellule_hv_process::Process::open();
 }
 
 type Slot = Mutex<Option<Arc<dyn Hypervisor>>>;
@@ -172,25 +176,6 @@ impl Backend {
         backend
     }
 
-    /// Reports what this backend can do, by opening it and running a guest that
-    /// does nothing but ring, `rings` times.
-    ///
-    /// # Errors
-    ///
-    /// [`ExamineError`] if it cannot be opened or its guest does not run.
-    ///
-    /// # Cost
-    ///
-    /// Creates a partition and leaves it `rings` times.
-    pub fn examine(self, rings: u32) -> Result<Examination, ExamineError> {
-        let backend = self.probe()?;
-        let hypervisor = backend.open()?;
-        let Caps { vector_state, exact_dirty_pages } = hypervisor.capabilities();
-        let doorbell = cellule_hv::gauge::doorbell(&*hypervisor, rings);
-        let doorbell = doorbell.map_err(|failure| ExamineError::Run { backend, failure })?;
-        Ok(Examination { backend, vector_state, exact_dirty_pages, doorbell })
-    }
-
     /// What `Auto` stands for at the moment.
     fn chosen() -> Result<Self, NoBackend> {
         if let Some(named) = named() {
@@ -243,38 +228,6 @@ impl FromStr for Backend {
         let found = { all }.find(|backend| backend.name() == name);
         found.ok_or_else(|| UnknownBackend { name: crate::text::printable(name.as_bytes()) })
     }
-}
-
-/// What [`Backend::examine`] found.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Examination {
-    /// Which backend was examined.
-    pub backend: Backend,
-    /// The state components that a guest may use, as in XCR0; zero for those of
-    /// FXSAVE alone.
-    pub vector_state: u64,
-    /// Whether it can tell exactly which pages a guest wrote.
-    pub exact_dirty_pages: bool,
-    /// How long each round trip to the host and back took, ascending.
-    pub doorbell: Vec<std::time::Duration>,
-}
-
-/// A backend could not be examined.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExamineError {
-    /// It cannot be used here.
-    #[error(transparent)]
-    Missing(#[from] NoBackend),
-    /// It opens, and then runs no guest.
-    #[error("{backend} opens, and does not run a guest: {failure}")]
-    Run {
-        /// Which.
-        backend: Backend,
-        /// What came instead.
-        failure: String,
-    },
 }
 
 /// A name that no backend has.

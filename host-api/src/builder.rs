@@ -249,7 +249,8 @@ impl SandboxBuilder {
         let sizes = self.sizes()?;
         let trace_entries = self.trace_entries()?;
         let imports = self.bind()?;
-        let hypervisor = self.backend.open()?;
+        let backend = self.backend.probe()?;
+        let hypervisor = backend.open()?;
         let id = NEXT_SANDBOX.fetch_add(1, Ordering::Relaxed);
         let (layout, template) = self.image.template(&*hypervisor, sizes)?;
         let mut partition = template.partition()?;
@@ -274,7 +275,7 @@ impl SandboxBuilder {
         exchange.boot(partition.memory(), &boot)?;
         let image = self.image.clone();
         let runner = Runner::new(partition, exchange, clock, self.task_faults, image);
-        Ok(Sandbox::new(self.image, runner, self.message_bytes))
+        Ok(Sandbox::new(self.image, runner, backend, self.message_bytes))
     }
 
     fn sizes(&self) -> Result<Sizes, BuildError> {

@@ -44,6 +44,7 @@ mod builder;
 mod chrome;
 mod clock;
 mod error;
+mod examine;
 mod exchange;
 mod function;
 mod image;
@@ -72,15 +73,14 @@ pub use cellule_channel::{
 pub use cellule_derive::SchemaForHost as Schema;
 pub use cellule_hv::{Fault, Gva};
 
-pub use backend::{
-    BACKEND_VARIABLE, Backend, Examination, ExamineError, Isolation, NoBackend, UnknownBackend,
-};
+pub use backend::{BACKEND_VARIABLE, Backend, Isolation, NoBackend, UnknownBackend};
 pub use builder::{
     DEFAULT_HEAP_BYTES, DEFAULT_IN_FLIGHT, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES,
     SandboxBuilder,
 };
 pub use clock::Time;
 pub use error::{BuildError, CallError, Exception, GuestFault, HostFailure, Poison};
+pub use examine::{Examination, ExamineError};
 pub use function::Function;
 pub use image::{FunctionInfo, Image, LoadError};
 pub use interrupt::InterruptHandle;

@@ -12,6 +12,7 @@ use cellule_channel::{Event, SinkRefused, Stop};
 use cellule_hv::Counters;
 use serde::de::DeserializeOwned;
 
+use crate::backend::Backend;
 use crate::builder::SandboxBuilder;
 use crate::clock::Time;
 use crate::error::{CallError, GuestFault, HostFailure, Poison};
@@ -42,6 +43,7 @@ use crate::trace::Trace;
 pub struct Sandbox {
     image: Image,
     runner: Runner,
+    backend: Backend,
     /// Calls into the hypervisor that creation took.
     hypercalls_at_start: u64,
     message_bytes: u64,
@@ -69,10 +71,18 @@ impl Sandbox {
         SandboxBuilder::new(image.clone())
     }
 
-    pub(crate) fn new(image: Image, runner: Runner, message_bytes: u64) -> Self {
-        let Counters { hypercalls, .. } = runner.partition.counters();
-        let (hypercalls_at_start, head) = (hypercalls, Vec::new());
-        Self { image, runner, hypercalls_at_start, message_bytes, calls: 0, poison: None, head }
+    pub(crate) fn new(image: Image, runner: Runner, backend: Backend, message_bytes: u64) -> Self {
+        let Counters { hypercalls: hypercalls_at_start, .. } = runner.partition.counters();
+        Self {
+            image,
+            runner,
+            backend,
+            hypercalls_at_start,
+            message_bytes,
+            calls: 0,
+            poison: None,
+            head: Vec::new(),
+        }
     }
 
     /// Calls an exported function by its name.
@@ -95,8 +105,8 @@ impl Sandbox {
     ///
     /// # Cost
     ///
-    /// One exit, one hypervisor call, and one more of each for every host call and
-    /// every upcall; one copy of the arguments, one of the result. The names are looked up
+    /// One exit, and one more for every host call and every upcall; on KVM each is one
+    /// hypervisor call. One copy of the arguments, one of the result. The names are looked up
     /// and compared each time: [`Sandbox::function`] does that once.
     pub fn call<R: Schema + DeserializeOwned>(
         &mut self,
@@ -254,6 +264,11 @@ impl Sandbox {
     pub fn interrupt_handle(&self) -> InterruptHandle {
         let inbox = Arc::clone(&self.runner.exchange.inbox);
         InterruptHandle::new(self.runner.partition.kicker(), inbox)
+    }
+
+    /// What it runs on; never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// What was counted since the sandbox was created.

@@ -2,7 +2,7 @@
 
 /// Counters since a sandbox was created, exact.
 ///
-/// A warm call costs one exit and one hypervisor call; each host call within
+/// A warm call costs one exit and, on KVM, one hypervisor call; each host call within
 /// it one more of both.
 ///
 /// ```
@@ -26,7 +26,8 @@ pub struct Stats {
     pub log_records: u64,
     /// Times that the guest was left for the host.
     pub exits: u64,
-    /// Calls into the hypervisor after creation (on KVM: ioctls).
+    /// Calls into the hypervisor after creation (ioctls; where there is none, the system
+    /// calls that take its place).
     pub hypervisor_calls: u64,
     /// Bytes of arguments and replies copied into the guest.
     pub bytes_in: u64,

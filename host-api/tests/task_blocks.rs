@@ -146,9 +146,11 @@ fn a_task_block_that_is_not_the_guests_own_aligned_memory_ends_the_guest() {
             };
             assert_eq!(named, Gva(gva));
         }
-        // None, and another place that is the guest's, harm nobody.
+        // None, and another place that is the guest's, harm nobody. The stacks are there
+        // once the guest has asked for late memory.
         for gva in [0, stack] {
             let mut sandbox = plain(builder());
+            sandbox.ask("write_late", [stack + 4096, 0, 0, 0]).unwrap();
             assert_eq!(sandbox.ask("publish", [gva, 0, 0, 0]).unwrap(), 0);
             assert_eq!(sandbox.ask("count", [0; 4]).unwrap(), 0);
         }
