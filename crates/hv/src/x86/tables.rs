@@ -122,7 +122,7 @@ fn stretch(mapping: &Mapping, limit: u64) -> Stretch {
 fn indices(stretches: &[Stretch], shift: u32) -> u64 {
     let (mut count, mut next) = (0, 0);
     for stretch in stretches {
-        let end = (stretch.gva + stretch.len - 1 >> shift) + 1;
+        let end = ((stretch.gva + stretch.len - 1) >> shift) + 1;
         count += end - (stretch.gva >> shift).max(next);
         next = end;
     }
