@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p cellule-benches [-- --quick]`
 
+mod audit;
 mod backends;
 mod table;
 mod tasks;
@@ -66,7 +67,9 @@ fn main() -> Result<(), Failure> {
     copies(&plan, &mut table)?;
     resident(&plan, &mut table)?;
     print!("\n{table}");
-    tasks::report(plan.services, plan.wakes, &floor)
+    tasks::report(plan.services, plan.wakes, &floor)?;
+    let Effort { rounds, block } = plan.calls;
+    audit::report(Effort { rounds: rounds / 2, block: block / 5 }, &floor)
 }
 
 /// Calls on a live sandbox, against one doorbell round trip.

@@ -3,6 +3,7 @@
 use cellule_abi::HostError;
 use cellule_abi::record::Request;
 use cellule_abi::wire::Payload;
+use cellule_channel::audit::Kept;
 use cellule_channel::{Event, Outcome, Reply, ServeError, Verdict};
 
 use crate::guest::{NotThere, Setup};
@@ -42,6 +43,7 @@ impl Expected {
             task: request.task,
             function: function.into(),
             argument_bytes,
+            arguments: Kept::Nothing,
             verdict,
         };
         let limit = setup.message_bytes.into();

@@ -74,14 +74,16 @@ impl Sink for WatchedSink {
 mod tests {
     use super::*;
     use cellule_channel::Event;
+    use cellule_channel::audit::Digest;
 
     #[test]
     fn a_sink_refuses_what_its_bits_say() {
         let watch = Watch::default();
         let mut sink = WatchedSink::new(watch.clone(), 0b10);
-        let at = std::time::Duration::ZERO;
-        let mut offer =
-            |sequence| sink.take(&Record { sequence, sandbox: SANDBOX, at, event: Event::Dropped });
+        let (at, link) = (std::time::Duration::ZERO, Digest::default());
+        let (sandbox, event) = (SANDBOX, Event::Dropped);
+        let record = Record { sequence: 0, sandbox, generation: 0, at, wall_ns: 0, event, link };
+        let mut offer = |sequence| sink.take(&Record { sequence, ..record.clone() });
         assert_eq!([offer(0), offer(1), offer(1)], [Ok(()), Err(SinkRefused), Ok(())]);
         assert!(matches!(watch.take()[..], [Note::Record(_), Note::Refused, Note::Record(_)]));
     }

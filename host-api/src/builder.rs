@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cellule_abi::page::{Boot, TaskFaults};
 use cellule_abi::{OwnedArgs, PAGE_BYTES, Schema};
+use cellule_channel::policy::Facts;
+use cellule_channel::table::Kind;
 use cellule_channel::{
     Channel, Event, HostFunction, IntoDeferredHostFunction, IntoHostFunction, Mailbox, Policy,
     Sink, TracingSink,
@@ -14,6 +16,7 @@ use cellule_hv::{Gva, Memory};
 use serde::Serialize;
 
 use crate::backend::Backend;
+use crate::budget::Purse;
 use crate::clock::{Time, Timekeeper};
 use crate::error::BuildError;
 use crate::exchange::Exchange;
@@ -166,6 +169,27 @@ impl SandboxBuilder {
     }
 
     /// Sets what the guest may ask for. The default allows nothing.
+    ///
+    /// It is verified when the sandbox is built: a policy that contradicts itself, or
+    /// names functions that the image does not import or that were not registered,
+    /// is refused.
+    ///
+    /// ```
+    /// use cellule::{BuildError, Image, Policy, Sandbox};
+    ///
+    /// # let image = Image::from_bytes(cellule_test_guests::hosted())?;
+    /// let policy = Policy::from_toml(r#"
+    ///     [function.duoble]
+    ///     allow = true
+    /// "#)?;
+    /// let refused = Sandbox::builder(&image)
+    ///     .host_function("double", |n: u64| n * 2)
+    ///     .policy(policy)
+    ///     .build();
+    /// let Err(BuildError::Policy(findings)) = refused else { panic!("it should be refused") };
+    /// assert!(findings[0].to_string().contains("did you mean `double`?"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
@@ -237,8 +261,8 @@ impl SandboxBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`]: host functions that do not fit the image's imports, sizes
-    /// out of range, no hypervisor, or a system that refuses.
+    /// [`BuildError`]: host functions that do not fit the image's imports, a policy
+    /// that fits neither or contradicts itself, sizes out of range, no hypervisor, or a system that refuses.
     ///
     /// # Cost
     ///
@@ -248,7 +272,9 @@ impl SandboxBuilder {
     pub fn build(mut self) -> Result<Sandbox, BuildError> {
         let sizes = self.sizes()?;
         let trace_entries = self.trace_entries()?;
+        let facts = self.facts();
         let imports = self.bind()?;
+        self.verify(&facts)?;
         let backend = self.backend.probe()?;
         let hypervisor = backend.open()?;
         let id = NEXT_SANDBOX.fetch_add(1, Ordering::Relaxed);
@@ -267,18 +293,20 @@ impl SandboxBuilder {
         };
         let inbox = Arc::new(Inbox::new(partition.kicker()));
         let mailbox: Arc<dyn Mailbox> = Arc::<Inbox>::clone(&inbox);
+        let purse = Purse::new(self.policy.budgets());
         let mut channel = Channel::new(self.policy, imports, self.message_bytes, self.sink, id)
+            .of_image(self.image.digest())
             .deferring(self.in_flight, mailbox);
-        channel.record(Event::Created { backend: hypervisor.name() })?;
+        channel.record(Event::Created { backend: hypervisor.name().into() })?;
         let recorder = (trace_entries > 0).then(|| Recorder::new(trace_entries, self.time));
-        let exchange = Exchange::new(channel, inbox, layout, self.message_bytes, recorder);
+        let exchange = Exchange::new(channel, inbox, layout, self.message_bytes, recorder, purse);
         exchange.boot(partition.memory(), &boot)?;
         let image = self.image.clone();
         let runner = Runner::new(partition, exchange, clock, self.task_faults, image);
         Ok(Sandbox::new(self.image, runner, backend, self.message_bytes))
     }
 
-    fn sizes(&self) -> Result<Sizes, BuildError> {
+    pub(crate) fn sizes(&self) -> Result<Sizes, BuildError> {
         Ok(Sizes {
             heap: pages("heap", self.heap_bytes, 64 * KIB, 4 * GIB)?,
             stack: pages("stack", self.stack_bytes, 16 * KIB, GIB)?,
@@ -295,6 +323,23 @@ impl SandboxBuilder {
                 let (count, most) = (u64::from(many), u64::from(MOST_ENTRIES));
                 Err(BuildError::TooMany { what: "entries of a trace", count, most })
             }
+        }
+    }
+
+    /// What a policy is verified against.
+    fn facts(&self) -> Facts {
+        let deferred = self.functions.iter().filter(|function| function.kind() == Kind::Deferred);
+        Facts::default()
+            .imports(self.image.imports().map(|import| import.name()))
+            .registered(self.functions.iter().map(HostFunction::name))
+            .deferred(deferred.map(HostFunction::name))
+            .message_bytes(self.message_bytes)
+    }
+
+    fn verify(&self, facts: &Facts) -> Result<(), BuildError> {
+        match self.policy.verify(facts) {
+            findings if findings.is_empty() => Ok(()),
+            findings => Err(BuildError::Policy(findings)),
         }
     }
 

@@ -7,7 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellule_abi::HostError;
 use cellule_abi::wire::{DecodeError, EncodeError};
+use cellule_channel::policy::Finding;
 use cellule_channel::{BrokenRing, SinkRefused};
 use cellule_hv::{BadSlice, CreateError, Fault, Gva, RunError, Unexpected};
 use cellule_kick::AlarmError;
@@ -46,6 +48,10 @@ pub enum BuildError {
         /// Its name.
         function: String,
     },
+    /// The policy contradicts itself, or names functions that image or host do not
+    /// know: all that is wrong with it.
+    #[error("the policy is refused: {}", lines(.0))]
+    Policy(Vec<Finding>),
     /// A size is not within its limits.
     #[error("{what} of {bytes} bytes: must be between {least} and {most}")]
     Size {
@@ -101,6 +107,10 @@ impl From<CreateError> for BuildError {
             other => Self::Create(other),
         }
     }
+}
+
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn list(functions: &[(String, String)]) -> String {
@@ -235,6 +245,24 @@ pub enum GuestFault {
         /// The guest's text, with control characters escaped.
         message: String,
     },
+    /// It left the VM more often in one call or run than its policy allows.
+    #[error(
+        "came out of the VM {limit} times without an end, and its policy allows no more: raise \
+         `call_exits`, or see what it asks for so often"
+    )]
+    TooManyExits {
+        /// The limit.
+        limit: u64,
+    },
+    /// It asked for a host function that is denied to it, and the policy says that a
+    /// denial ends the guest.
+    #[error("asked for the host function `{function}` and was ended, as the policy says: {code}")]
+    Denied {
+        /// Its name; empty if it named none that there is.
+        function: Arc<str>,
+        /// Why.
+        code: HostError,
+    },
     /// It broke a ring.
     #[error("broke the channel: {0}")]
     BrokenRing(#[from] BrokenRing),
@@ -354,6 +382,8 @@ pub enum HostFailure {
 pub enum Poison {
     /// The guest faulted, panicked, ran out of memory or broke the channel.
     Guest,
+    /// The guest asked for a host function that is denied to it.
+    Denied,
     /// A call was interrupted.
     Interrupted,
     /// A call's time was over.
@@ -368,6 +398,7 @@ impl Poison {
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Guest => "the guest failed",
+            Self::Denied => "a host call was denied",
             Self::Interrupted => "a call was interrupted",
             Self::DeadlineExceeded => "a call exceeded its deadline",
             Self::HostFunctionPanicked => "a host function panicked",
@@ -396,6 +427,7 @@ impl CallError {
             | Self::TaskEnded
             | Self::Interrupted { started: false } => None,
             Self::Poisoned { cause } => Some(*cause),
+            Self::Guest(GuestFault::Denied { .. }) => Some(Poison::Denied),
             Self::Guest(_) => Some(Poison::Guest),
             Self::Interrupted { started: true } => Some(Poison::Interrupted),
             Self::DeadlineExceeded { .. } => Some(Poison::DeadlineExceeded),

@@ -5,6 +5,7 @@
 //! once, checked, and only the copy is used; so are its payloads.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cellule_abi::page::{
     ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET,
@@ -20,6 +21,7 @@ use cellule_channel::{
 use cellule_hv::{BadSlice, GuestSlice, Gva, Memory};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::budget::Purse;
 use crate::error::{CallError, GuestFault, HostFailure};
 use crate::inbox::Inbox;
 use crate::layout::Layout;
@@ -39,6 +41,9 @@ pub(crate) struct Exchange {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) stats: Stats,
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) purse: Purse,
+    /// The beginning of the channel's time.
+    began: Instant,
     layout: Arc<Layout>,
     rings: Rings,
     message_bytes: u64,
@@ -68,13 +73,17 @@ impl Exchange {
         layout: Arc<Layout>,
         message_bytes: u64,
         recorder: Option<Recorder>,
+        purse: Purse,
     ) -> Self {
+        let began = Instant::now();
         let reply_bytes = usize::try_from(layout.replies.len_bytes).unwrap_or(0);
         Self {
-            channel,
+            channel: channel.timed_by(began),
             inbox,
             stats: Stats::default(),
             recorder,
+            purse,
+            began,
             layout,
             rings: Rings::new(reply_bytes),
             message_bytes,
@@ -165,7 +174,8 @@ impl Exchange {
         self.take_in(memory)
     }
 
-    /// Posts late replies for as long as there is room: the rest stays in the inbox.
+    /// Posts late replies for as long as there is room, and what expired: the rest
+    /// stays in the inbox.
     pub(crate) fn take_in(&mut self, memory: &Memory) -> Result<(), CallError> {
         if self.held.is_none() && self.channel.in_flight() == 0 {
             return Ok(());
@@ -174,12 +184,33 @@ impl Exchange {
         while self.held.is_none()
             && let Some(reply) = self.inbox.take()
         {
-            if let Some(Settled { request, task, answer }) = self.channel.settle(reply) {
-                self.trace(|| Traced::HostReply { request, task });
-                self.post_reply(memory, request, answer)?;
+            if let Some(settled) = self.channel.settle(reply) {
+                self.post_settled(memory, settled)?;
             }
         }
+        // An answer that is there is taken in, however long nobody looked for it.
+        while self.held.is_none()
+            && let Some(settled) = self.channel.expire()
+        {
+            self.post_settled(memory, settled)?;
+        }
         Ok(())
+    }
+
+    /// When a host call in flight is late. While an answer waits for room, none is:
+    /// the guest would not be told.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let expiry = self.channel.next_expiry().filter(|_| self.held.is_none())?;
+        self.began.checked_add(expiry)
+    }
+
+    fn post_settled(
+        &mut self,
+        memory: &Memory,
+        Settled { request, task, answer }: Settled,
+    ) -> Result<(), CallError> {
+        self.trace(|| Traced::HostReply { request, task });
+        self.post_reply(memory, request, answer)
     }
 
     /// Looks how far the guest has consumed, and posts what found no room before.
@@ -220,6 +251,7 @@ impl Exchange {
         let served = served.map_err(|error| match error {
             ServeError::Fetch(slice) => GuestFault::BadSlice(slice).into(),
             ServeError::Panicked { function } => CallError::HostFunctionPanicked { function },
+            ServeError::Denied { function, code } => GuestFault::Denied { function, code }.into(),
         })?;
         self.stats.bytes_out += payload_len(request);
         match served {
@@ -293,6 +325,10 @@ impl Exchange {
             return Ok(());
         }
         let len = u64::from(request.head_len).min(LOG_BYTES);
+        if !self.purse.pays_for_log(len) {
+            self.stats.log_dropped += 1;
+            return Ok(());
+        }
         let bytes = segment(memory, request.head_gva, len).map_err(GuestFault::BadSlice)?;
         self.stats.bytes_out += len;
         show_log(level, &bytes);

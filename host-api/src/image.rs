@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cellule_channel::audit::Digest;
 use cellule_hv::{CreateError, Hypervisor, Plan, Template};
 use cellule_image::{ImageError, Symbol};
 use cellule_mem::{MapError, Sealed};
@@ -31,6 +32,8 @@ pub struct Image(Arc<Inner>);
 
 struct Inner {
     program: cellule_image::Image,
+    /// Of the file, for audit records.
+    digest: Digest,
     shared: Shared,
     sealed: Arc<Sealed>,
     /// The exports' names, for audit records.
@@ -105,11 +108,24 @@ impl Image {
     /// [`LoadError`] says what is wrong with the bytes, with the numbers.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
         let program = cellule_image::Image::parse(bytes)?;
+        let digest = Digest::of(bytes);
         let shared = Shared::of(&program);
         let sealed = Arc::new(Sealed::new(&shared.bytes(&program))?);
         let names = program.exports().iter().map(|export| export.name().into()).collect();
         let templates = Mutex::default();
-        Ok(Self(Arc::new(Inner { program, shared, sealed, names, templates })))
+        Ok(Self(Arc::new(Inner { program, digest, shared, sealed, names, templates })))
+    }
+
+    /// The SHA-256 of the file, which the audit trail of its sandboxes starts from.
+    ///
+    /// ```
+    /// use cellule::{Image, audit::Digest};
+    /// let bytes = cellule_test_guests::basics();
+    /// assert_eq!(Image::from_bytes(bytes)?.digest(), Digest::of(bytes));
+    /// # Ok::<(), cellule::LoadError>(())
+    /// ```
+    pub fn digest(&self) -> Digest {
+        self.0.digest
     }
 
     /// The functions that the host can call.

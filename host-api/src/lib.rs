@@ -39,7 +39,9 @@
 //! What isolation is promised, and against whom: `host-api/THREATS.md`.
 #![forbid(unsafe_code)]
 
+mod anatomy;
 mod backend;
+mod budget;
 mod builder;
 mod chrome;
 mod clock;
@@ -66,13 +68,19 @@ pub use cellule_abi::page::TaskFaults;
 pub use cellule_abi::schema::Schema;
 pub use cellule_abi::tasks::TraceEvent as TaskEvent;
 pub use cellule_abi::{Args, HostError, OwnedArgs, Signature};
+/// The audit trail: its records, sinks and files, and how a log is checked.
+pub use cellule_channel::audit;
+/// Policies: rules, files, static verification. The file's schema is
+/// `crates/policy/SCHEMA.md`.
+pub use cellule_channel::policy;
 pub use cellule_channel::{
     Event, IntoDeferredHostFunction, IntoHostFunction, LogLevel, MemorySink, Outcome, Policy,
     Record, ReplyHandle, Sink, SinkRefused, Stop, TaskFault, TracingSink, Trail, Verdict,
 };
 pub use cellule_derive::SchemaForHost as Schema;
-pub use cellule_hv::{Fault, Gva};
+pub use cellule_hv::{Fault, Gva, Protection};
 
+pub use anatomy::{Region, SegmentInfo};
 pub use backend::{BACKEND_VARIABLE, Backend, Isolation, NoBackend, UnknownBackend};
 pub use builder::{
     DEFAULT_HEAP_BYTES, DEFAULT_IN_FLIGHT, DEFAULT_MESSAGE_BYTES, DEFAULT_STACK_BYTES,

@@ -128,7 +128,9 @@ impl Runner {
 
     fn run_to(&mut self, goal: Goal) -> Result<End, CallError> {
         let mut armed = Armed { goal, alarm: None, deadline: None };
+        let before = self.partition.counters().exits;
         loop {
+            self.pay_for_exits(before)?;
             if let Some(end) = over(goal)? {
                 return Ok(end);
             }
@@ -139,6 +141,13 @@ impl Runner {
                 return Ok(end);
             }
         }
+    }
+
+    /// Ends a guest that has left more often in this run than its policy allows.
+    fn pay_for_exits(&self, before: u64) -> Result<(), GuestFault> {
+        let Some(limit) = self.exchange.purse.call_exits else { return Ok(()) };
+        let exits = self.partition.counters().exits - before;
+        if exits < limit { Ok(()) } else { Err(GuestFault::TooManyExits { limit }) }
     }
 
     /// The earliest of the guest's deadlines, from now on.
@@ -224,7 +233,7 @@ impl Runner {
             self.told = self.exchange.posted();
         }
         let Some(tasks) = self.tasks()? else {
-            return armed.set(armed.goal.end());
+            return armed.set(earlier(armed.goal.end(), self.exchange.next_expiry()));
         };
         let passed = self.arm(armed, &tasks)?;
         if passed || self.told != self.exchange.posted() {
@@ -251,7 +260,8 @@ impl Runner {
         }
         tasks.tell_armed(self.partition.memory(), next_ns)?;
         armed.deadline = at.map(|at| (next_ns, at));
-        armed.set(earlier(armed.goal.end(), at))?;
+        let end = earlier(armed.goal.end(), self.exchange.next_expiry());
+        armed.set(earlier(end, at))?;
         Ok(passed)
     }
 
@@ -360,7 +370,7 @@ impl Runner {
             if let Some(end) = over(armed.goal)? {
                 return Ok(Some(end));
             }
-            let until = earlier(armed.goal.end(), deadline);
+            let until = earlier(earlier(armed.goal.end(), deadline), self.exchange.next_expiry());
             self.exchange.inbox.wait(until, || self.partition.is_kicked());
         }
     }

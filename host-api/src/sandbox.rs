@@ -314,7 +314,9 @@ impl Sandbox {
     ) -> Result<R, CallError> {
         self.check()?;
         let (id, tail) = self.begin(index, args)?;
+        self.runner.exchange.channel.begin_call();
         let posted = self.post(id, index, tail);
+        let limit = limit.or(self.runner.exchange.purse.call_deadline);
         let within = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
         let ran = posted.and_then(|()| self.runner.run(Goal::Return { within }, NEVER));
         let outcome = ran.and_then(|end| self.finish(id, end));
@@ -328,6 +330,7 @@ impl Sandbox {
     fn run(&mut self, limit: Option<Duration>, goal: Goal, limit_ns: u64) -> Result<(), CallError> {
         self.check()?;
         self.record(Event::RunBegan { limit }).map_err(CallError::NotRecorded)?;
+        self.runner.exchange.channel.begin_call();
         let ran = self.runner.run(goal, limit_ns).and_then(|end| {
             let stop = match end {
                 End::Idle => Stop::Idle,
@@ -349,6 +352,8 @@ impl Sandbox {
         }
         if self.runner.partition.is_kicked() {
             self.runner.partition.clear_kick();
+            // It does not start, recorded or not.
+            let _ = self.record(Event::Interrupted { started: false });
             return Err(CallError::Interrupted { started: false });
         }
         Ok(())
@@ -414,10 +419,13 @@ impl Sandbox {
 
     fn fail(&mut self, event: Event, error: &CallError) {
         // It has failed already; a sink that refuses cannot undo that.
+        if let CallError::Interrupted { started } = *error {
+            let _ = self.record(Event::Interrupted { started });
+        }
         let _ = self.record(event);
         if let Some(cause) = error.poisons() {
             self.poison = Some(cause);
-            let _ = self.record(Event::Poisoned { cause: cause.text() });
+            let _ = self.record(Event::Poisoned { cause: cause.text().into() });
         }
     }
 

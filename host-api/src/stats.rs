@@ -24,6 +24,8 @@ pub struct Stats {
     pub host_calls: u64,
     /// Log records that the guest wrote, dropped ones included.
     pub log_records: u64,
+    /// Log records of a level that the policy allows, and that its budgets dropped.
+    pub log_dropped: u64,
     /// Times that the guest was left for the host.
     pub exits: u64,
     /// Calls into the hypervisor after creation (ioctls; where there is none, the system

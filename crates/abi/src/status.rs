@@ -21,19 +21,20 @@ crate::codes! {
         /// The arguments could not be decoded as the function's.
         #[error("the arguments could not be decoded")]
         BadArguments = 3,
-        /// The arguments are longer than the sandbox's message limit.
+        /// The arguments are longer than the sandbox's message limit, or the policy's.
         #[error("the arguments are too large")]
         ArgumentsTooLarge = 4,
-        /// The result is longer than the sandbox's message limit.
+        /// The result is longer than the sandbox's message limit, or the policy's.
         #[error("the result is too large")]
         ResultTooLarge = 5,
-        /// The host cannot take the call now, for instance because it cannot record it.
+        /// The host cannot take the call now, for instance because it cannot record it;
+        /// or it was not answered by its deadline.
         #[error("the host cannot take the call")]
         Unavailable = 6,
         /// The host function failed.
         #[error("the host function failed")]
         Failed = 7,
-        /// A budget of the sandbox is used up.
+        /// A budget of the sandbox is used up: so many calls, bytes, calls in flight.
         #[error("a budget of the sandbox is used up")]
         OverBudget = 8,
         /// The guest's own side could not encode the arguments or decode the result.

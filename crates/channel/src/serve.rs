@@ -1,30 +1,42 @@
 //! The one path of every host call.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cellule_abi::HostError;
 use cellule_abi::record::Request;
 use cellule_abi::wire::Payload;
 
-use crate::audit::{Audit, Event, Outcome, Sink, SinkRefused};
-use crate::policy::{LogLevel, Policy, Verdict};
-use crate::reply::{LateReply, Mailbox, Reply, Ticket};
+use crate::audit::{Audit, Digest, Event, Kept, Outcome, Sink, SinkRefused};
+use crate::flight::{Flight, Open};
+use crate::keep::Arguments;
+use crate::meter::{self, Ask, Meter, Terms};
+use crate::policy::{LogLevel, OnDenial, Policy, Recorded, Verdict};
+use crate::reply::{LateReply, Mailbox, Ticket};
 use crate::table::{HostFunction, Invoked, Kind, Panicked};
+
+mod close;
+mod served;
+
+pub use served::{Answer, ServeError, Served, Settled};
+
+use close::Ending;
 
 /// One sandbox's channel: policy, functions and audit trail.
 #[derive(Debug)]
 pub struct Channel {
     policy: Policy,
     imports: Vec<Import>,
-    message_bytes: u64,
+    /// What all host calls together use up.
+    all: Meter,
     audit: Audit,
+    clock: Box<dyn Clock>,
     mailbox: Arc<dyn Mailbox>,
-    /// How many deferred host calls may be in flight.
-    deferred_limit: u32,
-    in_flight: BTreeMap<Ticket, Open>,
+    flight: Flight,
     next_ticket: u64,
+    /// Which call or run of the guest it is.
+    guest_call: u64,
 }
 
 /// What the guest's import number means.
@@ -33,52 +45,22 @@ struct Import {
     name: Arc<str>,
     /// As the policy, which does not change, judges it.
     verdict: Verdict,
+    terms: Terms,
+    meter: Meter,
     function: HostFunction,
 }
 
-/// A host call on record, not yet closed.
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    request: u64,
-    task: u32,
-    began: Instant,
+/// How much time has passed since the sandbox's beginning: the moment of an
+/// [`Instant`], unless a test says otherwise.
+pub trait Clock: fmt::Debug + Send {
+    /// Since the beginning. A clock that goes back only makes windows longer.
+    fn now(&self) -> Duration;
 }
 
-/// A host call that did not end the guest.
-#[derive(Debug)]
-pub enum Served {
-    /// It is answered.
-    Now(Answer),
-    /// The answer comes to the mailbox: give it to [`Channel::settle`].
-    Later,
-}
-
-/// What the guest gets: a value's bytes or a code.
-pub type Answer = Result<Reply, HostError>;
-
-/// A deferred host call that is over.
-#[derive(Debug)]
-pub struct Settled {
-    /// The request's id, as the guest chose it.
-    pub request: u64,
-    /// The task that called, as the guest says.
-    pub task: u32,
-    /// What the guest gets.
-    pub answer: Answer,
-}
-
-/// A host call that ended the guest instead of being answered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ServeError<F: std::error::Error> {
-    /// The arguments could not be fetched from where the guest said.
-    #[error(transparent)]
-    Fetch(F),
-    /// The host function panicked.
-    #[error("the host function {function} panicked")]
-    Panicked {
-        /// Its name.
-        function: Arc<str>,
-    },
+impl Clock for Instant {
+    fn now(&self) -> Duration {
+        self.elapsed()
+    }
 }
 
 /// The mailbox of a channel that defers nothing.
@@ -100,40 +82,57 @@ impl Channel {
         sink: Box<dyn Sink>,
         sandbox: u64,
     ) -> Self {
-        let imports = imports
-            .into_iter()
-            .map(|function| Import {
-                name: function.name().into(),
-                verdict: policy.judge(function.name()),
-                function,
-            })
-            .collect();
+        let imports = imports.into_iter().map(|function| Import::new(&policy, function)).collect();
+        let mut all = Meter::new(*policy.all());
+        all.limit_messages(message_bytes);
+        all.set_in_flight(0);
         Self {
+            audit: Audit::new(sink, sandbox, Digest::of(&policy.canonical())),
             policy,
             imports,
-            message_bytes,
-            audit: Audit::new(sink, sandbox),
+            all,
+            clock: Box::new(Instant::now()),
             mailbox: Arc::new(Nowhere),
-            deferred_limit: 0,
-            in_flight: BTreeMap::new(),
+            flight: Flight::default(),
             next_ticket: 0,
+            guest_call: 0,
         }
     }
 
-    /// Lets so many deferred host calls be in flight, and says where their answers
-    /// go. Without this there can be none.
+    /// Says which image the guest is, for the audit trail.
+    #[must_use]
+    pub fn of_image(mut self, image: Digest) -> Self {
+        self.audit.set_image(image);
+        self
+    }
+
+    /// Lets so many deferred host calls be in flight, or what the policy says if that
+    /// is less, and says where their answers go. Without this there can be none.
     #[must_use]
     pub fn deferring(mut self, limit: u32, mailbox: Arc<dyn Mailbox>) -> Self {
-        self.deferred_limit = limit;
+        self.all.set_in_flight(self.policy.all().in_flight.unwrap_or(limit).min(limit));
         self.mailbox = mailbox;
         self
+    }
+
+    /// Sets the clock of windows and deadlines.
+    #[must_use]
+    pub fn timed_by(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// A call or a run of the guest begins: what is counted for each begins anew.
+    pub fn begin_call(&mut self) {
+        self.guest_call = self.guest_call.wrapping_add(1);
     }
 
     /// Serves a host call: decode, verdict, record, handler, record, reply. Of a
     /// deferred one, [`Channel::settle`] does the last two steps.
     ///
-    /// `request` is a copy that the guest cannot change any more; `fetch`
-    /// copies the arguments out, and is called only if the call is allowed.
+    /// `request` is a copy that the guest cannot change any more; `fetch` copies the
+    /// arguments out, and is called only if the call is allowed: after the record is
+    /// made, unless the policy wants something of them to be in it.
     ///
     /// # Errors
     ///
@@ -143,92 +142,112 @@ impl Channel {
         request: &Request,
         fetch: impl FnOnce() -> Result<Payload, F>,
     ) -> Result<Served, ServeError<F>> {
-        let argument_bytes = u64::from(request.head_len) + u64::from(request.tail_len);
-        let full = self.in_flight() >= self.deferred_limit;
-        let import = usize::try_from(request.function).ok().and_then(|i| self.imports.get_mut(i));
-        let verdict = match &import {
-            None => Verdict::Deny(HostError::UnknownFunction),
-            Some(import) if import.verdict != Verdict::Allow => import.verdict,
-            Some(_) if argument_bytes > self.message_bytes => {
-                Verdict::Deny(HostError::ArgumentsTooLarge)
-            }
-            Some(import) if full && import.function.kind() == Kind::Deferred => {
-                Verdict::Deny(HostError::OverBudget)
-            }
-            Some(_) => Verdict::Allow,
-        };
+        let number = usize::try_from(request.function).unwrap_or(usize::MAX);
+        let (ask, verdict) = self.judge(number, request);
+        let (function, recorded) = self.on_record(number, verdict);
+        let (arguments, kept) = Arguments::keep(fetch, recorded);
         let opened = self.audit.record(Event::HostCallOpened {
             request: request.id,
             task: request.task,
-            function: import.as_ref().map_or_else(|| "".into(), |import| Arc::clone(&import.name)),
-            argument_bytes,
+            function,
+            argument_bytes: ask.argument_bytes,
+            arguments: kept,
             verdict,
         });
-        let import = match (opened, verdict, import) {
+        let import = match (opened, verdict, self.imports.get_mut(number)) {
             (Err(SinkRefused), _, _) => return Ok(Served::Now(Err(HostError::Unavailable))),
-            (Ok(()), Verdict::Deny(code), _) => return Ok(Served::Now(Err(code))),
-            (Ok(()), Verdict::Allow, None) => {
-                return Ok(Served::Now(Err(HostError::UnknownFunction)));
-            }
+            (Ok(()), Verdict::Deny(code), _) => return self.deny(number, code),
+            (Ok(()), Verdict::Allow, None) => return self.deny(number, HostError::UnknownFunction),
             (Ok(()), Verdict::Allow, Some(import)) => import,
         };
-        let open = Open { request: request.id, task: request.task, began: Instant::now() };
+        import.meter.begin(&ask);
+        self.all.begin(&ask);
+        let open = import.open(number, request, ask.now);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let invoked = fetch().map(|args| import.function.invoke(args, ticket, &self.mailbox));
-        let error = match invoked {
-            Ok(Ok(Invoked::Answered(answer))) => return Ok(Served::Now(self.close(open, answer))),
+        let invoked =
+            arguments.take().map(|args| import.function.invoke(args, ticket, &self.mailbox));
+        let (outcome, error) = match invoked {
+            Ok(Ok(Invoked::Answered(answer))) => {
+                return Ok(Served::Now(self.close(&open, Ending::Returned(answer))));
+            }
             Ok(Ok(Invoked::Started)) => {
-                self.in_flight.insert(ticket, open);
+                import.meter.depart();
+                self.all.depart();
+                self.flight.insert(ticket, open);
                 return Ok(Served::Later);
             }
-            Ok(Err(Panicked)) => ServeError::Panicked { function: Arc::clone(&import.name) },
-            Err(error) => ServeError::Fetch(error),
-        };
-        let outcome = match &error {
-            ServeError::Panicked { .. } => Outcome::Panicked,
-            ServeError::Fetch(_) => Outcome::BadArguments,
+            Ok(Err(Panicked)) => {
+                (Outcome::Panicked, ServeError::Panicked { function: Arc::clone(&import.name) })
+            }
+            Err(error) => (Outcome::BadArguments, ServeError::Fetch(error)),
         };
         // The guest ends, recorded or not.
-        let _ = self.audit.record(open.closed(outcome));
+        let _ = self.audit.record(open.closed(outcome, Kept::Nothing, self.clock.now()));
         Err(error)
     }
 
-    /// Closes a deferred host call with its answer. `None` if there is none such.
-    pub fn settle(&mut self, reply: LateReply) -> Option<Settled> {
-        let open = self.in_flight.remove(&reply.ticket)?;
-        let answer = self.close(open, reply.answer);
-        Some(Settled { request: open.request, task: open.task, answer })
+    /// Gives the verdict on a call, in an order that does not change: the function is
+    /// known, the policy allows it, then what [`meter::judge`] asks.
+    fn judge(&mut self, number: usize, request: &Request) -> (Ask, Verdict) {
+        let mut ask = Ask {
+            argument_bytes: u64::from(request.head_len) + u64::from(request.tail_len),
+            deferred: false,
+            guest_call: self.guest_call,
+            now: self.clock.now(),
+        };
+        let Some(import) = self.imports.get_mut(number) else {
+            return (ask, Verdict::Deny(HostError::UnknownFunction));
+        };
+        if import.verdict != Verdict::Allow {
+            return (ask, import.verdict);
+        }
+        ask.deferred = import.function.kind() == Kind::Deferred;
+        let judged = meter::judge([&mut import.meter, &mut self.all], &ask);
+        (ask, judged.map_or_else(Verdict::Deny, |()| Verdict::Allow))
     }
 
-    /// Limits an answer and records it; tells what the guest gets.
-    fn close(&mut self, open: Open, answer: Answer) -> Answer {
-        let answer = match answer {
-            Ok(reply) if reply.len() as u64 > self.message_bytes => Err(HostError::ResultTooLarge),
-            other => other,
-        };
-        let outcome = match &answer {
-            Ok(reply) => Outcome::Replied { bytes: reply.len() as u64 },
-            Err(code) => Outcome::Refused(*code),
-        };
-        match self.audit.record(open.closed(outcome)) {
-            Ok(()) => answer,
-            // What happened happened, but the guest does not learn what it cannot prove.
-            Err(SinkRefused) => Err(HostError::Unavailable),
+    /// The name of a function, empty if there is none such, and what is kept of the
+    /// arguments of a call with this verdict.
+    fn on_record(&self, number: usize, verdict: Verdict) -> (Arc<str>, Recorded) {
+        match (self.imports.get(number), verdict) {
+            (Some(Import { name, terms, .. }), Verdict::Allow) => {
+                (Arc::clone(name), terms.record_arguments)
+            }
+            (Some(Import { name, .. }), Verdict::Deny(_)) => (Arc::clone(name), Recorded::Nothing),
+            (None, _) => ("".into(), Recorded::Nothing),
         }
     }
 
-    /// How many deferred host calls are in flight.
-    pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
+    /// What a denial does, which is on record: it counts, may raise alarms, and may
+    /// end the guest.
+    fn deny<F: std::error::Error>(
+        &mut self,
+        number: usize,
+        code: HostError,
+    ) -> Result<Served, ServeError<F>> {
+        let nobody: Arc<str> = "".into();
+        let mut function = Arc::clone(&nobody);
+        let mut on_denial = self.policy.all().on_denial.unwrap_or_default();
+        if let Some(import) = self.imports.get_mut(number) {
+            function = Arc::clone(&import.name);
+            on_denial = import.terms.on_denial;
+            if let Some(denials) = import.meter.deny() {
+                self.alarm(Arc::clone(&function), denials);
+            }
+        }
+        if let Some(denials) = self.all.deny() {
+            self.alarm(nobody, denials);
+        }
+        match on_denial {
+            OnDenial::Error => Ok(Served::Now(Err(code))),
+            OnDenial::Poison => Err(ServeError::Denied { function, code }),
+        }
     }
 
-    /// Closes the deferred host calls in flight unanswered: the guest is gone.
-    pub fn abandon(&mut self) {
-        for open in std::mem::take(&mut self.in_flight).into_values() {
-            // Nobody is left to be refused anything.
-            let _ = self.audit.record(open.closed(Outcome::Abandoned));
-        }
+    fn alarm(&mut self, function: Arc<str>, denials: u64) {
+        // The denials themselves are on record.
+        let _ = self.audit.record(Event::Alarm { function, denials });
     }
 
     /// The name of an import by its number.
@@ -252,12 +271,28 @@ impl Channel {
     }
 }
 
-impl Open {
-    fn closed(&self, outcome: Outcome) -> Event {
-        Event::HostCallClosed { request: self.request, outcome, took: self.began.elapsed() }
+impl Import {
+    fn new(policy: &Policy, function: HostFunction) -> Self {
+        let name = function.name();
+        Self {
+            name: name.into(),
+            verdict: policy.judge(name),
+            terms: Terms::of(policy, name),
+            meter: Meter::new(policy.rules(name).copied().unwrap_or_default()),
+            function,
+        }
+    }
+
+    fn open(&self, number: usize, request: &Request, began: Duration) -> Open {
+        let expires = self.terms.deadline.and_then(|deadline| began.checked_add(deadline));
+        Open { request: request.id, task: request.task, import: number, began, expires }
     }
 }
 
 #[cfg(test)]
 #[path = "serve_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod limits_tests;

@@ -131,17 +131,6 @@ fn a_call_that_cannot_be_recorded_does_not_happen() {
     assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
-#[test]
-fn a_full_memory_sink_forgets_the_oldest_and_counts() {
-    let (mut sink, trail) = MemorySink::new(2);
-    for sequence in 0..5 {
-        let at = std::time::Duration::ZERO;
-        sink.take(&Record { sequence, sandbox: 1, at, event: Event::Dropped }).unwrap();
-    }
-    let kept: Vec<u64> = trail.records().iter().map(|record| record.sequence).collect();
-    assert_eq!((kept, trail.forgotten()), (vec![3, 4], 3));
-}
-
 /// Keeps late replies in the order in which they came.
 #[derive(Debug, Default)]
 struct Kept(std::sync::Mutex<Vec<LateReply>>);

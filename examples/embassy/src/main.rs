@@ -30,7 +30,7 @@ fn embassy_tasks() -> Result<(), Box<dyn Error>> {
     println!(
         "real time:    20 samples, sum {sum}, {guest:?} of the guest's, {host:?} of the host's"
     );
-    assert_eq!(sum, (1..=20).sum());
+    assert_eq!(sum, (1..=20).sum::<u32>());
     // 20 times 5 ms, less a tick: it begins within one, and a tick is a microsecond.
     assert!((Duration::from_micros(99_999)..host).contains(&guest), "{guest:?}");
 
@@ -38,7 +38,7 @@ fn embassy_tasks() -> Result<(), Box<dyn Error>> {
     println!(
         "virtual time: 3600 samples, sum {sum}, {guest:?} of the guest's, {host:?} of the host's"
     );
-    assert_eq!(sum, (1..=3600).sum());
+    assert_eq!(sum, (1..=3600).sum::<u32>());
     assert_eq!(guest, Duration::from_secs(3600), "to the nanosecond");
     assert!(host < guest);
     Ok(())
