@@ -4,7 +4,7 @@ use cellule::{Backend, Image, Policy, Sandbox};
 use cellule_benches::floor::Floor;
 use cellule_benches::sample::{Effort, Operation, Samples, interleave};
 use cellule_benches::subject::Failure;
-use cellule_benches::traced::Traced;
+use cellule_benches::traced::{Pinned, Traced};
 use cellule_hv::Hypervisor;
 use cellule_hv::gauge::{Maker, Returner, Ringer};
 
@@ -49,6 +49,7 @@ pub(crate) fn report(plan: Plan) -> Result<(), Failure> {
                 rows(plan, backend, &cellule_hv_kvm::Kvm::open()?, bare, names, None, &mut table)?;
             }
             Backend::Process => {
+                let _pinned = Pinned::here()?;
                 let mut child = Traced::new()?;
                 let bare = Bare {
                     ring: Box::new(move || Ok(child.ring()?)),

@@ -80,23 +80,11 @@ impl Traced {
 
     /// Moves the child to the processor that this thread is on, if it is another.
     fn stay_beside(&mut self) -> io::Result<()> {
-        // SAFETY: it has no precondition.
-        let here = unsafe { libc::sched_getcpu() };
-        if here == self.processor {
-            return Ok(());
+        let here = here();
+        if here != self.processor {
+            allow(self.child, &only(here)?)?;
+            self.processor = here;
         }
-        // SAFETY: all zeros is the empty set.
-        let mut set = unsafe { MaybeUninit::<libc::cpu_set_t>::zeroed().assume_init() };
-        let cpu = usize::try_from(here).map_err(io::Error::other)?;
-        // SAFETY: the set is a live local; the macro checks the number.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
-        // SAFETY: the set is a live local of the length that is named.
-        let moved =
-            unsafe { libc::sched_setaffinity(self.child, size_of_val(&set), &raw const set) };
-        if moved != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        self.processor = here;
         Ok(())
     }
 }
@@ -108,6 +96,65 @@ impl Drop for Traced {
         // SAFETY: no status is asked for.
         unsafe { libc::waitpid(self.child, ptr::null_mut(), 0) };
     }
+}
+
+/// While it lives, the thread that made it stays on its processor: of one that is
+/// moved, the child is elsewhere until the next ring, and the floor is no floor.
+#[derive(Debug)]
+pub struct Pinned {
+    before: libc::cpu_set_t,
+    this_thread: PhantomData<*mut ()>,
+}
+
+impl Pinned {
+    /// Keeps this thread where it is.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn here() -> io::Result<Self> {
+        let mut before = none();
+        // SAFETY: the set is a live local of the length that is named.
+        let asked = unsafe { libc::sched_getaffinity(0, size_of_val(&before), &raw mut before) };
+        if asked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        allow(0, &only(here())?)?;
+        Ok(Self { before, this_thread: PhantomData })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // What was allowed before is allowed again.
+        let _ = allow(0, &self.before);
+    }
+}
+
+/// The processor that this thread is on.
+fn here() -> i32 {
+    // SAFETY: it has no precondition.
+    unsafe { libc::sched_getcpu() }
+}
+
+fn none() -> libc::cpu_set_t {
+    // SAFETY: all zeros is the empty set.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn only(processor: i32) -> io::Result<libc::cpu_set_t> {
+    let mut set = none();
+    let processor = usize::try_from(processor).map_err(io::Error::other)?;
+    // SAFETY: the set is a live local; the macro checks the number.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    Ok(set)
+}
+
+/// Lets a thread, 0 for this one, run on these processors only.
+fn allow(thread: libc::pid_t, set: &libc::cpu_set_t) -> io::Result<()> {
+    // SAFETY: the set is live and of the length that is named.
+    let done = unsafe { libc::sched_setaffinity(thread, size_of_val(set), set) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What the child does.
