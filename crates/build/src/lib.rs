@@ -46,6 +46,11 @@ pub fn guest(directory: impl AsRef<Path>) -> Vec<Program> {
     Guest::new(directory).build()
 }
 
+/// The environment variable that names one target directory, an absolute path, for
+/// all guests: what they have in common is then compiled once. Their programs must
+/// have different names.
+pub const TARGET_DIR_VARIABLE: &str = "CELLULE_BUILD_TARGET_DIR";
+
 /// A compiled guest program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Program {
@@ -105,7 +110,8 @@ impl Guest {
         Self { profile: Some(profile), ..self }
     }
 
-    /// Chooses a target directory other than `$OUT_DIR/guest`.
+    /// Chooses a target directory other than `$OUT_DIR/guest`, or the one that
+    /// [`TARGET_DIR_VARIABLE`] names.
     #[must_use]
     pub fn target_directory(self, directory: impl AsRef<Path>) -> Self {
         Self { output: Some(directory.as_ref().to_owned()), ..self }
@@ -122,6 +128,7 @@ impl Guest {
         for path in &built.sources {
             println!("cargo::rerun-if-changed={}", path.display());
         }
+        println!("cargo::rerun-if-env-changed={TARGET_DIR_VARIABLE}");
         for warning in &built.warnings {
             println!("cargo::warning={warning}");
         }
@@ -149,7 +156,10 @@ impl Guest {
         }
         let output = match &self.output {
             Some(output) => output.clone(),
-            None => variable("OUT_DIR")?.join("guest"),
+            None => match env::var_os(TARGET_DIR_VARIABLE).filter(|shared| !shared.is_empty()) {
+                Some(shared) => shared.into(),
+                None => variable("OUT_DIR")?.join("guest"),
+            },
         };
         let artifacts = self.run(&guest, &output)?;
         if artifacts.programs.is_empty() {
