@@ -1,12 +1,13 @@
 //! A log file: JSON lines, one for each record.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::chain::{Digest, Origin};
 use crate::options::{Confirm, FileOptions, Sync, WhenFull};
@@ -73,6 +74,9 @@ struct Log {
     when_full: WhenFull,
     confirms: bool,
     failure: Failure,
+    /// Ends with the thread. What is queued by then is answered by nobody: a queue
+    /// keeps its jobs, and their senders, until the last of both its ends is dropped.
+    gone: Receiver<Infallible>,
 }
 
 /// Why the thread stopped, once it has.
@@ -92,10 +96,14 @@ impl FileOptions {
         let writer = Writer::create(self, path.as_ref())?;
         let reports = Arc::clone(&failure);
         let thread = std::thread::Builder::new().name("cellule-audit".to_owned());
-        let thread =
-            thread.spawn(move || writer.run(&queue, &reports)).map_err(FileError::Thread)?;
+        let (alive, gone) = bounded(0);
+        let work = move || {
+            let _alive = alive;
+            writer.run(queue, &reports);
+        };
+        let thread = thread.spawn(work).map_err(FileError::Thread)?;
         let (jobs, thread) = (Some(jobs), Some(thread));
-        Ok(FileSink(Arc::new(Log { jobs, thread, when_full, confirms, failure })))
+        Ok(FileSink(Arc::new(Log { jobs, thread, when_full, confirms, failure, gone })))
     }
 }
 
@@ -124,10 +132,8 @@ impl FileSink {
         let (told, head) = bounded(1);
         let asked = self.0.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Flush(told)).is_ok());
         self.0.wake();
-        match asked.then(|| head.recv()) {
-            Some(Ok(head)) => Ok(head),
-            Some(Err(_)) | None => Err(self.failure().map_or(FileError::Gone, FileError::Stopped)),
-        }
+        let head = if asked { self.0.answer(&head) } else { None };
+        head.ok_or_else(|| self.failure().map_or(FileError::Gone, FileError::Stopped))
     }
 
     /// Why nothing is taken any more, if that is so.
@@ -147,8 +153,7 @@ impl Sink for FileSink {
         }
         let (told, written) = bounded(1);
         self.0.send(Job::Record(record.clone(), Some(told)))?;
-        // A thread that stops before drops the sender.
-        written.recv().map_err(|_| SinkRefused)
+        self.0.answer(&written).ok_or(SinkRefused)
     }
 }
 
@@ -158,6 +163,18 @@ impl Log {
         match self.when_full {
             WhenFull::Refuse => jobs.try_send(job).map_err(|_| SinkRefused),
             WhenFull::Wait(most) => jobs.send_timeout(job, most).map_err(|_| SinkRefused),
+        }
+    }
+
+    /// Waits for the thread's answer to a job. There is none if the thread stopped
+    /// before it: then it is gone, and has said why.
+    fn answer<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        select! {
+            recv(answer) -> told => told.ok().or_else(|| {
+                let _ = self.gone.recv();
+                None
+            }),
+            recv(self.gone) -> _ => answer.try_recv().ok(),
         }
     }
 

@@ -78,11 +78,13 @@ impl Writer {
 
     /// Does jobs until the last sender is gone, then closes the log. Stops at the
     /// first failure: the queue is then gone, and nothing more is taken.
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>, failure: &Failure) {
-        let done = self.serve(jobs).and_then(|()| self.close());
+    pub(crate) fn run(mut self, jobs: Receiver<Job>, failure: &Failure) {
+        let done = self.serve(&jobs).and_then(|()| self.close());
         if let Err(error) = done {
+            let error = Arc::new(error);
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&error));
+            drop(jobs);
             tracing::error!(target: "cellule::audit", %error, "the log is no longer written");
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
         }
     }
 
