@@ -6,7 +6,6 @@
 //! backend is the same, unchanged. What a shim cannot show is in its own words.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -15,6 +14,7 @@ use std::time::Duration;
 use cellule_hv::conformance::{STACK, TEXT, Table, partition};
 use cellule_hv::space::PAGE_BYTES;
 use cellule_hv::{Counters, Exit, Gva, PageSet, Partition, Registers, Start};
+use cellule_hv_kvm::Kvm;
 use cellule_hv_mshv::Mshv;
 
 /// Set in the program that runs over the shim.
@@ -48,9 +48,10 @@ fn the_tests_pass_over_a_shim_on_kvm() {
     if is_over_shim() {
         return;
     }
-    if let Err(no_kvm) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    // A device that is there, but is not KVM, is nothing to stand on either.
+    if let Err(no_kvm) = Kvm::open() {
         if let Err(no_mshv) = Mshv::open() {
-            println!("backends: none ({no_mshv}; and no /dev/kvm for a shim: {no_kvm})");
+            println!("backends: none ({no_mshv}; and no KVM for a shim: {no_kvm})");
         }
         return;
     }
