@@ -36,6 +36,12 @@
 //! [`timer`]s, [`time`]. All of it is in the guest: a switch is no exit. On the
 //! developer's machine the same tasks run in virtual time.
 //!
+//! # Random numbers, and copies
+//!
+//! [`random`] draws from a seed that the host gives each sandbox, without an exit. A
+//! guest that was restored from a snapshot or copied has a new seed, and another
+//! [`generation()`], of which [`on_new_generation`] tells.
+//!
 //! # What costs what
 //!
 //! * A call of a guest function is one exit from the VM, and so is a call of a
@@ -57,7 +63,8 @@
 //! assembly and are tested on the host. `kernel` is the scheduler of
 //! `cellule-rtos` with stacks, a clock and a processor; `runtime/port` and
 //! `standin/port` are what it stands on, in a guest and elsewhere; `trace` is what
-//! it leaves for the host to see. `heap`, `bytes`, `exclusive` and
+//! it leaves for the host to see. `random` draws from the seed, `generation` tells of
+//! a new one, `getrandom` is the face of that crate. `heap`, `bytes`, `exclusive` and
 //! `text` are the allocator, `memcpy` and its family, the one lock, and a
 //! text of fixed size. `runtime` exists in guests only: it gives all of this
 //! its addresses, its linker symbols and its doorbell.
@@ -84,9 +91,13 @@ pub mod embassy;
 pub mod embedded;
 mod function;
 pub mod future;
+mod generation;
+#[cfg(all(feature = "getrandom", cellule_guest))]
+mod getrandom;
 pub mod message;
 pub mod pipe;
 pub mod prelude;
+pub mod random;
 mod symbol;
 pub mod sync;
 pub mod task;
@@ -128,6 +139,7 @@ pub use cellule_abi as abi;
 pub use cellule_abi::HostError;
 pub use cellule_abi::schema::Schema;
 pub use cellule_derive::SchemaForGuest as Schema;
+pub use generation::{generation, on_new_generation};
 #[doc(no_inline)]
 pub use {log, serde};
 

@@ -187,7 +187,6 @@ impl Layout {
             vector_state: 0,
             task_faults: 0,
             trace_entries: 0,
-            reserved: [0; 5],
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The channel page: boot block, ring indices, abort block and both rings.
+//! The channel page: boot block, entropy, ring indices, abort block and both rings.
 //!
 //! One 4 KiB page, so that a call touches one page of shared state. The host
 //! never believes what it reads back from an OUT field: it keeps its own copy.
@@ -60,8 +60,6 @@ pub struct Boot {
     pub task_faults: u32,
     /// How many entries the guest's trace should have; zero for no trace.
     pub trace_entries: u32,
-    /// Zero. Space for the generation and entropy of later versions.
-    pub reserved: [u64; 5],
 }
 
 /// How many sizes of task stacks there can be.
@@ -74,6 +72,35 @@ crate::codes! {
         EndSandbox = 0,
         /// The task alone, if the guest's runtime can tell that it was the task's.
         EndTask = 1,
+    }
+}
+
+/// What tells a guest from its siblings. OUT.
+///
+/// Written before the first instruction, and anew, while the guest stands still,
+/// whenever it becomes the copy of another: the generation is then one that this
+/// memory has not seen, and the seed nobody else's.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Entropy {
+    /// Zero for a guest that was started, and not copied from another.
+    pub generation: u64,
+    /// What this generation's random numbers come from.
+    pub seed: Seed,
+}
+
+/// A secret of the host and one guest, never all zero: that is one that was taken.
+/// `Debug` does not show it. OUT; the guest may erase it once it has taken it.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Seed(pub [u8; SEED_BYTES]);
+
+/// The length of a [`Seed`] in bytes: the key of a 256-bit cipher.
+pub const SEED_BYTES: usize = 32;
+
+impl core::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Seed(secret)")
     }
 }
 
@@ -140,6 +167,8 @@ crate::codes! {
 
 /// The offset of [`Boot`] in the page.
 pub const BOOT_OFFSET: usize = 0x000;
+/// The offset of [`Entropy`].
+pub const ENTROPY_OFFSET: usize = 0x0d8;
 /// The offset of [`GuestIndices`].
 pub const GUEST_INDICES_OFFSET: usize = 0x100;
 /// The offset of [`HostIndices`]: a cache line of its own.
@@ -166,6 +195,10 @@ pub const fn request_offset(index: u32) -> usize {
     REQUESTS_OFFSET + (index % RING_ENTRIES) as usize * size_of::<record::Request>()
 }
 
+/// The offset in the page of the generation.
+pub const GENERATION_OFFSET: usize = ENTROPY_OFFSET + offset_of!(Entropy, generation);
+/// The offset in the page of the seed.
+pub const SEED_OFFSET: usize = ENTROPY_OFFSET + offset_of!(Entropy, seed);
 /// The offset in the page of the guest's request tail.
 pub const REQUEST_TAIL_OFFSET: usize =
     GUEST_INDICES_OFFSET + offset_of!(GuestIndices, request_tail);
@@ -190,7 +223,9 @@ pub const WALL_OFFSET_OFFSET: usize =
     BOOT_OFFSET + offset_of!(Boot, clock) + offset_of!(Clock, wall_offset_ns);
 
 // Pinned: a change here is a new ABI version. See ABI.md, "The channel page".
-const _: () = assert!(size_of::<Boot>() == 0x100, "the boot block ends where the indices begin");
+const _: () = assert!(BOOT_OFFSET + size_of::<Boot>() == ENTROPY_OFFSET);
+const _: () = assert!(ENTROPY_OFFSET + size_of::<Entropy>() == GUEST_INDICES_OFFSET);
+const _: () = assert!(GENERATION_OFFSET == 0xd8 && SEED_OFFSET == 0xe0);
 const _: () = assert!(size_of::<GuestIndices>() == 0x40 && size_of::<HostIndices>() == 0x40);
 const _: () = assert!(size_of::<Abort>() == 0x40);
 const _: () = assert!(offset_of!(Boot, args) == 0x10 && offset_of!(Boot, replies) == 0x20);

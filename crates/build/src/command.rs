@@ -13,6 +13,11 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub const FLAGS: &[&str] = &[
     // Chooses the SDK's runtime in place of its stand-in.
     "--cfg=cellule_guest",
+    // `getrandom` asks the SDK, if the guest uses that crate: there is no system.
+    "--cfg=getrandom_backend=\"custom\"",
+    // What every x86-64 has: to ask the processor for more is an exit, and the answer
+    // wrong in a snapshot that goes on on another one.
+    "--cfg=chacha20_backend=\"sse2\"",
     // A guest that panics ends: it has no unwinder, and needs no tables for one.
     "-Cpanic=abort",
     "-Cforce-unwind-tables=no",
@@ -143,7 +148,9 @@ mod tests {
     fn the_command_for_a_shell_is_the_one_that_ran() {
         let command = cargo(Path::new("/g"), Path::new("/o"), "release");
         let text = by_hand(&command);
-        assert!(text.starts_with("cd /g && RUSTFLAGS='--cfg=cellule_guest -Cpanic=abort "));
+        assert!(text.starts_with(
+            "cd /g && RUSTFLAGS='--cfg=cellule_guest --cfg=getrandom_backend=\"custom\" "
+        ));
         assert!(text.ends_with(
             "  cargo build --bins --target x86_64-unknown-linux-gnu --profile release --target-dir /o"
         ));

@@ -30,6 +30,7 @@ use crate::channel::{Broken, Channel, Taken};
 use crate::decode::take;
 use crate::exclusive::Exclusive;
 use crate::function::Call;
+use crate::generation;
 use crate::kernel::{Core, Info, Section, Stack, begin_at};
 use crate::symbol::Symbol;
 use crate::task::{CALL_PRIORITY, Priority};
@@ -82,6 +83,7 @@ fn next_call() -> Completion {
 
 /// Serves one call. The answer is its only exit.
 fn serve(call: Completion) {
+    generation::look();
     let mut answer = |status, head: &[u8], tail: &[u8]| {
         let mut section = Section::enter();
         section.served = None;

@@ -11,12 +11,14 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use cellule_abi::doorbell::{DOORBELL_PORT, Doorbell};
 use cellule_abi::page::{
     ABORT_OFFSET, Abort, BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET, COMPLETION_HEAD_OFFSET,
-    COMPLETION_TAIL_OFFSET, REQUEST_HEAD_OFFSET, REQUEST_TAIL_OFFSET, TASKS_GVA_OFFSET,
-    VIRTUAL_NOW_OFFSET, WALL_OFFSET_OFFSET, completion_offset, request_offset,
+    COMPLETION_TAIL_OFFSET, GENERATION_OFFSET, REQUEST_HEAD_OFFSET, REQUEST_TAIL_OFFSET,
+    SEED_OFFSET, TASKS_GVA_OFFSET, VIRTUAL_NOW_OFFSET, WALL_OFFSET_OFFSET, completion_offset,
+    request_offset,
 };
 use cellule_abi::record::{Completion, Request};
 
 use crate::channel::Port;
+use crate::random::SEED_WORDS;
 
 /// Where the host mapped the page: what it passed to the entry point.
 static START: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
@@ -72,8 +74,18 @@ impl Page {
         self.word(VIRTUAL_NOW_OFFSET).store(now_ns, Ordering::Release);
     }
 
+    /// Which copy of its first self this guest is.
+    pub(super) fn generation(&self) -> u64 {
+        self.word(GENERATION_OFFSET).load(Ordering::SeqCst)
+    }
+
+    /// The seed, where the host puts it.
+    pub(super) fn seed(&self) -> [&'static AtomicU64; SEED_WORDS] {
+        core::array::from_fn(|index| self.word(SEED_OFFSET + index * size_of::<u64>()))
+    }
+
     fn word(&self, offset: usize) -> &'static AtomicU64 {
-        // SAFETY: the four offsets passed are those of aligned 64-bit words
+        // SAFETY: the nine offsets passed are those of aligned 64-bit words
         // within the page, which is mapped for ever (`find`); this guest
         // accesses them, after its start, only here, atomically.
         unsafe { AtomicU64::from_ptr(at(offset)) }

@@ -15,6 +15,7 @@ use crate::channel::{Port, Taken};
 use crate::kernel::block::BLOCK;
 use crate::kernel::upcall::{self, VECTOR_STATE};
 use crate::kernel::{Core, Stacks};
+use crate::random::SEED_WORDS;
 
 /// The clock, as the host gave it: written once, before the first task.
 static BASE_COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -102,6 +103,19 @@ fn publish(core: &Core, deadline_ns: u64) {
     }
     BLOCK.deadline_ns.store(deadline_ns, Ordering::Relaxed);
     BLOCK.following_ns.store(following, Ordering::Relaxed);
+}
+
+// Entropy.
+
+/// Which copy of its first self this guest is.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    Page.generation()
+}
+
+/// The seed, where the host puts it.
+pub(crate) fn seed() -> [&'static AtomicU64; SEED_WORDS] {
+    Page.seed()
 }
 
 // Waiting, and the host.

@@ -12,15 +12,18 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::cell::Cell;
+use std::fs::File;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::thread_local;
 
 use cellule_rtos::End;
 
 use crate::kernel::block::BLOCK;
 use crate::kernel::{Core, Info, Section, Stack, Stacks, upcall};
+use crate::random::SEED_WORDS;
 use crate::task::CALL_PRIORITY;
 
 #[cfg(test)]
@@ -117,6 +120,35 @@ pub(crate) const fn is_virtual() -> bool {
 /// Moves virtual time to the kernel's.
 pub(crate) fn set_virtual(now_ns: u64) {
     NOW_NS.store(now_ns, Ordering::Relaxed);
+}
+
+/// Never copied, but where a test says so.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// The seed: the system's, or zeros if it gives none.
+static SEED: LazyLock<[AtomicU64; SEED_WORDS]> = LazyLock::new(|| {
+    let mut seed = [[0; 8]; SEED_WORDS];
+    let read = |mut file: File| file.read_exact(seed.as_flattened_mut());
+    match File::open("/dev/urandom").and_then(read) {
+        Ok(()) => seed.map(|word| AtomicU64::new(u64::from_le_bytes(word))),
+        Err(_) => Default::default(),
+    }
+});
+
+/// Which copy of its first self this guest is.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::SeqCst)
+}
+
+/// The seed, where a host would put it.
+pub(crate) fn seed() -> [&'static AtomicU64; SEED_WORDS] {
+    SEED.each_ref()
+}
+
+/// Does what a host does when it has made a copy.
+#[cfg(test)]
+pub(crate) fn become_copy(generation: u64, seed: [u64; SEED_WORDS]) {
+    GENERATION.store(generation, Ordering::SeqCst);
+    SEED.iter().zip(seed).for_each(|(word, value)| word.store(value, Ordering::SeqCst));
 }
 
 /// Nobody is to be told.

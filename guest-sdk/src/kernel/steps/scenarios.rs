@@ -12,6 +12,7 @@ use super::{Stepping, block, is_called_properly};
 use crate::critical;
 use crate::kernel::Section;
 use crate::kernel::upcall::VECTOR_STATE;
+use crate::random;
 use crate::sync::tests_support::spawn_at;
 use crate::sync::{Mutex, Queue, Semaphore, Timeout, WaitError};
 use crate::task::{self, Priority};
@@ -258,4 +259,28 @@ fn a_critical_section_is_not_preempted() {
         }
     };
     step_all("critical section", scenario, look);
+}
+
+#[test]
+fn random_numbers_are_different_wherever_who_draws_them_is_preempted() {
+    static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    static URGENTLY_DRAWN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    fn draw_urgently() {
+        let number = random::u64();
+        let [last, same] = &URGENTLY_DRAWN;
+        if last.swap(number, Ordering::Relaxed) == number {
+            same.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let scenario = || {
+        let mut own = [0; 3];
+        own.fill_with(random::u64);
+        let urgent = URGENTLY_DRAWN[0].load(Ordering::Relaxed);
+        DRAWN.lock(Timeout::Forever).unwrap().extend(own.into_iter().chain([urgent]));
+    };
+    step_all("random", scenario, draw_urgently);
+    let mut drawn = DRAWN.lock(Timeout::Forever).unwrap();
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert_eq!((drawn.len(), URGENTLY_DRAWN[1].load(Ordering::Relaxed)), (8, 0));
 }
