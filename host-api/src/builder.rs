@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cellule_abi::page::{Boot, TaskFaults};
+use cellule_abi::page::{Boot, Entropy, SEED_BYTES, Seed, TaskFaults};
 use cellule_abi::{OwnedArgs, PAGE_BYTES, Schema};
 use cellule_channel::policy::Facts;
 use cellule_channel::table::Kind;
@@ -78,6 +78,7 @@ pub struct SandboxBuilder {
     time: Time,
     trace_entries: u32,
     in_flight: u32,
+    seed: Option<Seed>,
 }
 
 impl SandboxBuilder {
@@ -96,6 +97,7 @@ impl SandboxBuilder {
             time: Time::Real,
             trace_entries: 0,
             in_flight: DEFAULT_IN_FLIGHT,
+            seed: None,
         }
     }
 
@@ -248,6 +250,40 @@ impl SandboxBuilder {
         self
     }
 
+    /// Sets what the guest's random numbers come from. The default is fresh from
+    /// the host's system for each sandbox.
+    ///
+    /// Two sandboxes of one seed draw the same numbers. With [`Time::Virtual`] as
+    /// well, a guest does the same in each run, as long as its host functions do and
+    /// it does not read the processor's counter by itself: for tests and replays. Who
+    /// knows the seed knows the numbers, so keys are not to be made of one that is
+    /// known.
+    ///
+    /// ```
+    /// use cellule::{Image, Sandbox, Time};
+    ///
+    /// # let image = Image::from_bytes(cellule_test_guests::entropy())?;
+    /// let draw = || -> Result<u64, Box<dyn std::error::Error>> {
+    ///     let mut sandbox = Sandbox::builder(&image)
+    ///         .seed([7; 32])
+    ///         .time(Time::Virtual)
+    /// #       .backend(cellule::Backend::for_development())
+    ///         .build()?;
+    ///     Ok(sandbox.call("random_u64", ())?)
+    /// };
+    /// assert_eq!(draw()?, draw()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// All zeros stand for no seed: [`SandboxBuilder::build`] then answers
+    /// [`BuildError::ZeroSeed`].
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(Seed(seed));
+        self
+    }
+
     /// Keeps the latest events of the guest's scheduler, and as many of the host's,
     /// for [`Sandbox::trace`]: rounded up to a power of two, at most 65536, 0 for
     /// none. The guest's take 32 bytes each of its heap. The default is none, which
@@ -262,7 +298,7 @@ impl SandboxBuilder {
     /// # Errors
     ///
     /// [`BuildError`]: host functions that do not fit the image's imports, a policy
-    /// that fits neither or contradicts itself, sizes out of range, no hypervisor, or a system that refuses.
+    /// that fits neither or contradicts itself, sizes out of range, no hypervisor, or a system that refuses, also entropy.
     ///
     /// # Cost
     ///
@@ -272,6 +308,7 @@ impl SandboxBuilder {
     pub fn build(mut self) -> Result<Sandbox, BuildError> {
         let sizes = self.sizes()?;
         let trace_entries = self.trace_entries()?;
+        let seed = self.chosen_or_fresh_seed()?;
         let facts = self.facts();
         let imports = self.bind()?;
         self.verify(&facts)?;
@@ -301,6 +338,7 @@ impl SandboxBuilder {
         let recorder = (trace_entries > 0).then(|| Recorder::new(trace_entries, self.time));
         let exchange = Exchange::new(channel, inbox, layout, self.message_bytes, recorder, purse);
         exchange.boot(partition.memory(), &boot)?;
+        exchange.give_entropy(partition.memory(), &Entropy { generation: 0, seed })?;
         let image = self.image.clone();
         let runner = Runner::new(partition, exchange, clock, self.task_faults, image);
         Ok(Sandbox::new(self.image, runner, backend, self.message_bytes))
@@ -324,6 +362,15 @@ impl SandboxBuilder {
                 Err(BuildError::TooMany { what: "entries of a trace", count, most })
             }
         }
+    }
+
+    /// What the guest's random numbers come from: never zeros, which no guest takes.
+    fn chosen_or_fresh_seed(&self) -> Result<Seed, BuildError> {
+        let seed = match self.seed {
+            Some(chosen) => chosen,
+            None => fresh_seed()?,
+        };
+        if seed.0 == [0; SEED_BYTES] { Err(BuildError::ZeroSeed) } else { Ok(seed) }
     }
 
     /// What a policy is verified against.
@@ -374,6 +421,13 @@ fn pages(what: &'static str, bytes: u64, least: u64, most: u64) -> Result<u64, B
         true => Ok(bytes.next_multiple_of(PAGE_BYTES as u64)),
         false => Err(BuildError::Size { what, bytes, least, most }),
     }
+}
+
+/// A seed from the system's generator: one system call.
+fn fresh_seed() -> Result<Seed, BuildError> {
+    let mut seed = [0; SEED_BYTES];
+    getrandom::fill(&mut seed).map_err(|error| BuildError::NoEntropy(error.into()))?;
+    Ok(Seed(seed))
 }
 
 /// Copies the image's writable segments into the new sandbox's own memory.

@@ -74,6 +74,15 @@ pub enum BuildError {
         /// How many there can be.
         most: u64,
     },
+    /// The system gave no entropy for the guest's seed.
+    #[error(
+        "the system gave no entropy for the guest's random numbers ({0}): try again, or choose \
+         a seed with `SandboxBuilder::seed`"
+    )]
+    NoEntropy(#[source] std::io::Error),
+    /// The chosen seed is all zero, which stands for none.
+    #[error("a seed of 32 zero bytes stands for none: choose another, or none for a fresh one")]
+    ZeroSeed,
     /// The audit sink did not take the record of the creation.
     #[error(transparent)]
     Audit(#[from] SinkRefused),

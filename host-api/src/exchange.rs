@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use cellule_abi::page::{
     ABORT_MESSAGE_BYTES, ABORT_OFFSET, Abort, AbortCode, BOOT_OFFSET, Boot, CLOCK_LIMIT_OFFSET,
-    SHORT_BYTES, SHORT_OFFSET,
+    ENTROPY_OFFSET, Entropy, SHORT_BYTES, SHORT_OFFSET,
 };
 use cellule_abi::record::{Completion, CompletionOp, Request, RequestOp, ReturnStatus};
 use cellule_abi::tasks::NEVER;
@@ -99,6 +99,11 @@ impl Exchange {
         let page = self.layout.page.0;
         memory.copy_in(Gva(page + BOOT_OFFSET as u64), boot.as_bytes())?;
         memory.copy_in(Gva(page + CLOCK_LIMIT_OFFSET as u64), &NEVER.to_le_bytes())
+    }
+
+    /// Writes what tells the guest from its siblings. It stands still.
+    pub(crate) fn give_entropy(&self, memory: &Memory, entropy: &Entropy) -> Result<(), BadSlice> {
+        memory.copy_in(Gva(self.layout.page.0 + ENTROPY_OFFSET as u64), entropy.as_bytes())
     }
 
     /// Where the channel page is.

@@ -40,6 +40,11 @@ program! {
 }
 
 program! {
+    /// Random numbers, and the seed that they come from; no imports.
+    entropy, "CELLULE_GUEST_ENTROPY"
+}
+
+program! {
     /// What the services of the kernel cost in cycles; no imports.
     costs, "CELLULE_GUEST_COSTS"
 }
